@@ -20,17 +20,8 @@ from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.drivers.runtimes.processes import ProcessRuntime
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
-from holdfast.model import (
-    Copying,
-    Facts,
-    GateState,
-    Newer,
-    Package,
-    Problem,
-    ServiceInstance,
-    ServiceStatus,
-    Snapshot,
-)
+from holdfast.model import Copying, Facts, GateState, Problem, ServiceInstance, ServiceStatus, Snapshot
+from holdfast.model.packages import Newer, Package
 from holdfast.system.host import Host
 from tests.contract.fake_files import FakeFiles
 from tests.contract.memory_vault import MemoryVault, sha256
@@ -170,6 +161,10 @@ class FakeDatabase:
                 return connection.execute(sql).fetchall()
             except sqlite3.DatabaseError as error:
                 raise StepError(str(error)) from error
+
+    def schema_version(self) -> str:
+        number = self.query("PRAGMA user_version")[0][0]
+        return str(number) if number else ""
 
     def tables(self, *, budget_seconds: float = 10) -> dict[str, Facts]:
         return self._tables(self._bytes(None), budget_seconds)
@@ -404,6 +399,7 @@ class FakePackages:
             return self._built[package.id]
         return self._store(package.id, package.label, package.commit, archive.read_bytes())
 
-    def remove(self, id: str) -> None:
-        if self._built.pop(id, None) is not None:
-            shutil.rmtree(self._folder / id)
+    def remove(self, *ids: str) -> None:
+        for id in ids:
+            if self._built.pop(id, None) is not None:
+                shutil.rmtree(self._folder / id)

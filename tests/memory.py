@@ -40,3 +40,16 @@ def remove_folder(path: Path) -> None:
 def make_folder(prefix: str = "hf") -> Path:
     """A new folder with a short path: a socket's is limited."""
     return Path(tempfile.mkdtemp(prefix=prefix, dir=MEMORY))
+
+
+def memory_of(pid: int) -> bytes:
+    """Return what a process has in its memory, as far as it can write there."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            area, rights, *rest = line.split()
+            if rights.startswith("rw") and rest[-1] not in ("[vvar]", "[vsyscall]"):
+                start, end = (int(number, 16) for number in area.split("-"))
+                memory.seek(start)
+                found.append(memory.read(end - start))
+    return b"".join(found)

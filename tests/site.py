@@ -36,6 +36,7 @@ from holdfast.operations import (
     restore,
     restore_paths,
     rollback,
+    sanitized,
     secret,
     service,
     upgrade,
@@ -113,8 +114,10 @@ class Site:
         self.vault = paths.get("vault", folder / "vault")
         self.repository = folder / "repo"
         self.config = self.app_folder / "holdfast.toml"
+        self.environment = "production"
         if self.config.exists():
             configuration = load(str(self.config)).configuration
+            self.environment = configuration.application.environment
             self.port = int(configuration.gate.listen.rpartition(":")[2])
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
@@ -181,14 +184,11 @@ class Site:
         text += '\n[services.app]\nkind = "backend"\nstop_timeout_seconds = 1\n' if backend else ""
         self.config.write_text(text)
 
-    @property
-    def environment(self) -> str:
-        found = (
-            re.search(r'^environment = "(\w+)"', self.config.read_text(), re.MULTILINE)
-            if self.config.exists()
-            else None
-        )
-        return found[1] if found is not None else "production"
+    def become(self, environment: str) -> None:
+        """Give the site another environment than production, before it is installed."""
+        text = self.config.read_text()
+        self.config.write_text(text.replace('environment = "production"', f'environment = "{environment}"'))
+        self.environment = environment
 
     @property
     def services(self) -> list[str]:
@@ -222,13 +222,14 @@ class Site:
             "patch_apply": patches.plan_apply,
             "patch_revert": patches.plan_revert,
             "maintenance": maintenance.plan,
+            "service": service.plan,
             "import_database": import_.plan_database,
             "import_files": import_.plan_files,
             "export": export.plan,
             "media_upload": lambda *given, **more: media.plan_upload(*given, **more)[0],
             "media_delete": media.plan_delete,
             "secret_apply": secret.plan_apply,
-            "service": service.plan,
+            "sanitized": sanitized.plan,
         }
         return plans[name](app, *arguments, **options)
 

@@ -7,7 +7,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.application.fixed_settings import keep_fixed_settings
 from holdfast.config.load import ResolvedConfig
 from holdfast.drivers.databases.discovery import discover
-from holdfast.drivers.databases.factory import open_data_directories, open_databases
+from holdfast.drivers.databases.factory import open_data_directories, open_databases, open_sanitizers
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
 from holdfast.drivers.indices.factory import open_indices
@@ -68,6 +68,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         databases=open_databases(loaded, host, compose),
         indices=open_indices(loaded, host),
         cold=open_data_directories(loaded, host, compose),
+        sanitizers=open_sanitizers(loaded, host, compose),
         files=open_files(loaded, host),
         vault=open_vault(loaded, host),
         gate=proxy or open_gate(loaded),

@@ -54,10 +54,15 @@ class Manual:
         self._made = made
         self._dump = made.folder / "before.dump"
 
-    def _supervisor(self, *arguments: str) -> str:
+    def _supervisor(self, action: str, *names: str) -> str:
+        """Run supervisorctl, for each service by itself and side by side, because it takes them in turn."""
         socket = self._made.folder / "state/supervisor/s.sock"
-        argv = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}", *arguments]
-        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        argv = [sys.executable, "-m", "supervisor.supervisorctl", "-s", f"unix://{socket}", action]
+        begun = [
+            subprocess.Popen([*argv, *name], stdout=subprocess.PIPE, text=True)
+            for name in ([[name] for name in names] or [[]])
+        ]
+        return "".join(one.communicate()[0] for one in begun)
 
     def _services(self, *kinds: str) -> list[str]:
         names = [line.split()[0] for line in self._supervisor("status").splitlines()]
@@ -81,7 +86,7 @@ class Manual:
     def upgrade(self) -> None:
         self._server("pg_dump", "-Fc", "-f", str(self._dump), self._made.store.name)
         self._console("oro:maintenance:lock")
-        behind = self._services("cron", "consumer", "websocket")
+        behind = self._services("schedule", "consumer", "websocket")
         self._supervisor("stop", *behind)
         self._check_out("v5.1.1")
         self._console("oro:platform:update", "--force", "--timeout=0", "--skip-download-translations")
@@ -92,7 +97,7 @@ class Manual:
 
     def go_back(self) -> None:
         self._console("oro:maintenance:lock")
-        behind = self._services("cron", "consumer", "websocket")
+        behind = self._services("schedule", "consumer", "websocket")
         self._supervisor("stop", *behind, *self._services("fpm", "web"))
         self._server("pg_restore", "--clean", "--if-exists", "-d", self._made.store.name, str(self._dump))
         self._server("psql", "-d", self._made.store.name, "-qc", "DROP TABLE IF EXISTS acme_tag")
@@ -151,7 +156,7 @@ def main() -> None:
         "# An upgrade of OroPlatform, beside the steps of its manual",
         "",
         f"Measured on {datetime.now(UTC):%Y-%m-%d} by `python -m tests.bench.oro --rounds {options.rounds} --write`:"
-        f" the stand-in of OroPlatform with three consumers, {options.rounds} rounds in turns, the middle one. A"
+        f" the stand-in of OroPlatform with three consumers, rounds in turns ({options.rounds}), the middle one. A"
         " visitor asks the login page all the time; *away* is the longest time without a good answer. The stand-in's"
         " commands take tenths of a second where those of the real application take tens of seconds, so that what is"
         " compared is the procedure around them.",

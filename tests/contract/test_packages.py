@@ -20,7 +20,8 @@ from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.python_dependencies import PythonDependencies
 from holdfast.drivers.protocols.packages import Packages
 from holdfast.errors import CommandFailedError, DamagedError, HoldfastError, NotFoundError
-from holdfast.model import Package
+from holdfast.model.packages import Package
+from holdfast.system import durable
 from holdfast.system.host import Host
 from tests import harnesses
 from tests.harnesses.harness import History
@@ -287,6 +288,20 @@ def test_a_rebuild_killed_at_its_renames_gives_the_earlier_package_back(
         packages.build(repository[1], "v1", "run2")
     packages.abandon("run2")
     assert [package.digest for package in packages.packages()] == [first.digest]
+
+
+def test_what_a_killed_removal_left_goes_with_the_next_one(
+    repository: tuple[Path, str, str], quick_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packages = archive_packages(repository, quick_folder)
+    package = packages.build(repository[1], "v1", "run1")
+    tmp = quick_folder / "packages" / "tmp"
+    with monkeypatch.context() as patch, pytest.raises(NotADirectoryError):
+        patch.setattr(durable, "remove_tree", lambda path: os.listdir(__file__))
+        packages.remove(package.id)
+    assert list(tmp.iterdir()) != []
+    packages.remove()
+    assert packages.packages() == [] and list(tmp.iterdir()) == []
 
 
 def test_modules_of_the_application_do_not_stand_in_for_the_languages_own(folder: Path) -> None:

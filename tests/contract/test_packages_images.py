@@ -11,9 +11,10 @@ import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.drivers.packages.images.driver import ImagePackages
+from holdfast.drivers.packages.registry.client import RegistryClient
 from holdfast.drivers.packages.registry.store import OciRegistry
 from holdfast.errors import CommandFailedError
-from holdfast.model import Package
+from holdfast.model.packages import Package
 from holdfast.system.host import Host
 from tests import containers
 from tests.contract import projects
@@ -213,9 +214,8 @@ def test_images_go_to_a_registry_and_come_back_to_another_environment(shop: Shop
         host = Host()
         said: list[str] = []
         host.announce = said.append
-        registry = OciRegistry(
-            "http", server.address, "shop/packages", host, user=USER, password=f"file:{shop.folder}/secret"
-        )
+        client = RegistryClient("http", server.address, host, user=USER, password=f"file:{shop.folder}/secret")
+        registry = OciRegistry(client, "shop/packages")
         one = shop.packages.build(shop.commits["one"], "one", "run1")
         (shop.folder / "login").mkdir(mode=0o700)
         login = registry.engine_login(shop.folder / "login")

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.drivers.packages.archive import ArchivePackages
 from holdfast.errors import HoldfastError, RefusedError, StepError
-from holdfast.model import Package, Patch
+from holdfast.model.packages import Package, Patch
 from holdfast.system.host import Host
 from tests.contract.test_packages import commit, git
 

@@ -11,19 +11,36 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from holdfast.drivers.packages.registry.client import RegistryClient
+from holdfast.drivers.packages.registry.manifests import Manifest
 from holdfast.drivers.packages.registry.store import OciRegistry
 from holdfast.errors import ConfigurationError, DamagedError, HoldfastError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import AppliedPatch, EnvironmentUse, Package
+from holdfast.model.packages import AppliedPatch, EnvironmentUse, Package
 from holdfast.system.host import Host
 from tests.proof import patience
 from tests.servers import registry as servers
 from tests.servers.registry import PASSWORD, USER, RegistryServer
 
 
-def opened(server: RegistryServer, repository: str, *, port: int | None = None, **options: object) -> OciRegistry:
-    address = f"127.0.0.1:{port}" if port else server.address
-    limit = patience.limit(5)
-    made = OciRegistry(server.scheme, address, repository, Host(), timeout_seconds=limit, **options)  # type: ignore[arg-type]
+def opened(
+    server: RegistryServer,
+    repository: str,
+    *,
+    port: int | None = None,
+    user: str = "",
+    password: str = "",
+    authority: Path | None = None,
+) -> OciRegistry:
+    client = RegistryClient(
+        server.scheme,
+        f"127.0.0.1:{port}" if port else server.address,
+        Host(),
+        user=user,
+        password=password,
+        authority=authority,
+        timeout_seconds=patience.limit(5),
+    )
+    made = OciRegistry(client, repository)
     _opened.append(made)
     return made
 
@@ -197,7 +214,7 @@ def test_artifacts_of_others_are_no_packages(server: RegistryServer, quick_folde
             store.find(reference)
 
 
-def _foreign(store: OciRegistry):  # type: ignore[no-untyped-def]
+def _foreign(store: OciRegistry) -> Manifest:
     known = store._manifest("v1")
     assert known is not None
     return replace(known[0], config=replace(known[0].config, media_type="application/vnd.oci.image.config.v1+json"))

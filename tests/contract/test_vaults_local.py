@@ -9,7 +9,7 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,29 +40,14 @@ def keeper(quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Keeper:
     return Keeper(LocalVault(quick_folder / "vault", OWNER), LocalFiles("media", quick_folder / "media"))
 
 
-@pytest.fixture(autouse=True)
-def descriptors() -> Iterator[None]:
-    """Closes what a damaged pack leaves open, so that no limit is met and taken for the damage."""
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    for name in set(os.listdir("/proc/self/fd")) - before:
-        if _is_pack(name):
-            os.close(int(name))
+def open_packs(keeper: Keeper) -> list[str]:
+    """Return the packs of a vault that this process has open."""
+    found = [os.readlink(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd") if _is_open(name)]
+    return [name for name in found if name.startswith(f"{vault_path(keeper)}/packs/")]
 
 
-def _is_pack(descriptor: str, vault: Path | None = None) -> bool:
-    """One of this vault, or of any: an earlier test of this process may have left one to Python's own tidying."""
-    try:
-        place = os.readlink(f"/proc/self/fd/{descriptor}")
-        return "/packs/" in place and (vault is None or place.startswith(f"{vault}/"))
-    except OSError:
-        return False
-
-
-def close_packs() -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if _is_pack(name):
-            os.close(int(name))
+def _is_open(descriptor: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{descriptor}")
 
 
 def vault_path(keeper: Keeper) -> Path:
@@ -139,8 +124,6 @@ def part_of(keeper: Keeper, id: str, chosen: Selection) -> str:
         return "whole" if len(entries) == 4 else "incomplete"
     except HoldfastError:
         return "damaged"
-    finally:
-        close_packs()
 
 
 def test_every_flipped_byte_is_found_and_never_restored(
@@ -161,7 +144,6 @@ def test_every_flipped_byte_is_found_and_never_restored(
             assert keeper.wrong() != [], f"verify does not find {place}"
             assert refused_before_anything_is_visible(keeper, id, flips), f"a restore does not refuse {place}"
             flips += 1
-            close_packs()
         path.write_bytes(whole)
     assert keeper.wrong() == []
     assert flips > 1500
@@ -316,7 +298,17 @@ def test_a_refused_damaged_set_leaves_no_pack_open(keeper: Keeper) -> None:
     os.chmod(index, 0o600)
     index.write_bytes(index.read_bytes().replace(b" ", b"_", 1))
     assert keeper.wrong() != []
-    assert not [name for name in os.listdir("/proc/self/fd") if _is_pack(name, vault_path(keeper))]
+    assert open_packs(keeper) == []
+
+
+def test_a_pack_is_open_no_longer_than_its_reader(keeper: Keeper) -> None:
+    source = keeper.vault.open_set(keeper.make("run1"))
+    entry = next(entry for entry in source.listing("media") if entry.kind == "file" and entry.size)
+    with tempfile.TemporaryFile() as file:
+        source.fetch(entry, file.fileno())
+    assert len(open_packs(keeper)) == 1
+    del source
+    assert open_packs(keeper) == []
 
 
 # --- owner and format ---------------------------------------------------------------------------------

@@ -46,10 +46,11 @@ def test_the_example_names_every_key_and_loads() -> None:
     value = tomllib.loads(reference.example())
     validate(value, Configuration)
     shown = {
-        re.sub(r"^(services|databases|files|vaults|indices|queues|gate\.switches)\.\w+", r"\1.NAME", key)
+        re.sub(r"^(services|databases|files|vaults|indices|queues|schedule|gate\.switches)\.\w+", r"\1.NAME", key)
         for key in reference.flatten(value)
     }
     shown |= {re.sub(r"^tasks\.\w+\.", "tasks.NAME.", key) for key in shown}
+    shown |= {re.sub(r"^hooks\.\w+\.", "hooks.NAME.", key) for key in shown}
     for key in reference.all_keys():
         assert key.path in shown or any(one.startswith(f"{key.path}.") for one in shown), (
             f"{key.path} is not in the example"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +89,20 @@ def start(site: Placed, *arguments: str, **options: Any) -> subprocess.Popen[byt
 
 def output(site: Placed) -> str:
     return Path(site.folder / "command.log").read_text()
+
+
+def script(site: Placed, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of an old script: by a link of the other program's name, with nothing of its command line changed."""
+    link = site.folder / "orocloud-cli"
+    if not link.is_symlink():
+        link.symlink_to(Path(sys.executable).with_name("holdfast"))
+    environment = {**os.environ, "HOLDFAST_CONFIG": str(site.config), "PATH": f"{site.folder}:{os.environ['PATH']}"}
+    return subprocess.run(
+        shlex.split(line),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        timeout=patience.limit(120),
+    )

@@ -100,6 +100,9 @@ def test_what_is_refused_is_told_and_nothing_is_touched(pair: tuple[Site, Site])
     assert (told.returncode, "cloning into it is refused" in told.stderr) == (4, True), told.stderr
     told = run(staging, "clone", here, here, "--unsanitized")
     assert (told.returncode, " share " in told.stderr) == (4, True), told.stderr
+    told = run(staging, "clone", ".", here, "--unsanitized")
+    assert told.returncode != 0
+    assert "no environment" not in told.stderr, "a dot is a folder"
     assert run(staging, "clone", there, here, "--unsanitized", "--reason", "a test").returncode == 0
     assert staging.fingerprint() == production.fingerprint()
     newest = run(staging, "log", "list").stdout.splitlines()[1].split()[0]

@@ -31,8 +31,7 @@ def staging() -> Iterator[Site]:
     folder = make_folder()
     site = Site(folder / "s", rows=30, files=3)
     try:
-        text = site.config.read_text()
-        site.config.write_text(text.replace('environment = "production"', 'environment = "staging"'))
+        site.become("staging")
         yield site
     finally:
         site.remove()

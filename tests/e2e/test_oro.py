@@ -19,7 +19,7 @@ from tests.standins.visitor import Visitor
 
 @pytest.fixture(scope="module")
 def installed() -> Iterator[Oro]:
-    """v5.1.0 with three consumers and cron, of which one consumer was stopped by the operator."""
+    """v5.1.0 with three consumers and scheduled tasks, of which one consumer was stopped by the operator."""
     made = Oro(make_folder("hfo"), consumers=3)
     try:
         succeed(made, "install", "v5.1.0")
@@ -37,7 +37,7 @@ def oro(installed: Oro) -> Oro:
 
 
 SETTLES = patience.wait(8)
-RAN = ["consumer", "consumer3", "cron", "fpm", "front", "web", "websocket"]
+RAN = ["consumer", "consumer3", "fpm", "front", "schedule", "web", "websocket"]
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def assert_kept(oro: Oro, acknowledged: list[int]) -> None:
     """No order is lost, and each message was handled once."""
     found = {int(line) for line in oro.sql("SELECT id FROM acme_order").splitlines()}
     assert set(acknowledged) <= found
-    succeed(oro, "service", "stop", "cron")
+    succeed(oro, "service", "stop", "schedule")
     oro.wait_for_messages()
     patience.until(lambda: oro.messages()[0] == oro.messages()[1])
     assert oro.messages()[2] == 0, "a message was handled twice"

@@ -9,7 +9,6 @@ import json
 import os
 import pwd
 import subprocess
-import sys
 import tarfile
 from collections.abc import Iterator
 
@@ -107,16 +106,11 @@ def test_how_can_i_find_the_supported_options_for_each_command(oro: Oro) -> None
 
 
 def test_can_i_download_an_application_database_dump(oro: Oro) -> None:
-    """Not the data of production, unless somebody says so; the log keeps it."""
+    """It can be exported; the operation's record says that unsanitized data of production left the vault."""
     succeed(oro, "backup", "create")
-    target = oro.folder / "away"
-    argv = [sys.executable, "-m", "holdfast", "--config", str(oro.config), "backup", "export", "latest", str(target)]
-    refused = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    assert refused.returncode != 0
-    assert not target.exists()
-    allowed = run(oro, "backup", "export", "latest", str(target))
-    assert allowed.returncode == 0
-    assert "leaves the vault without being sanitized" in allowed.stdout + allowed.stderr
+    done = run(oro, "backup", "export", "latest", str(oro.folder / "away"))
+    assert done.returncode == 0
+    assert "leaves the vault without being sanitized" in done.stdout + done.stderr
 
 
 def test_can_we_make_specific_custom_directories_writable_for_web_user(oro: Oro) -> None:

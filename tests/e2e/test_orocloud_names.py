@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import kept
-from tests.e2e.cli import run, run_json, start, succeed
+from tests.e2e.cli import run, run_json, script, start, succeed
 from tests.proof import patience
 from tests.site import Site
 
@@ -24,23 +23,6 @@ ECHO = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.argv[1:]))
 def site() -> Iterator[Site]:
     with kept.site(backup=True) as lent:
         yield lent
-
-
-def script(site: Site, line: str) -> subprocess.CompletedProcess[str]:
-    """Run a line of an old script: by a link of the other program's name, with nothing of its command line changed."""
-    link = site.folder / "orocloud-cli"
-    if not link.is_symlink():
-        link.symlink_to(Path(sys.executable).with_name("holdfast"))
-    environment = {**os.environ, "HOLDFAST_CONFIG": str(site.config), "PATH": f"{site.folder}:{os.environ['PATH']}"}
-    return subprocess.run(
-        shlex.split(line),
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        timeout=patience.limit(120),
-    )
 
 
 def overlay(site: Site, text: str) -> None:

@@ -34,7 +34,7 @@ def site() -> Iterator[Site]:
 def staging() -> Iterator[Site]:
     """Another environment of the same project, with a state of its own, on a machine that has no repository."""
     made = Site(make_folder() / "staging")
-    made.config.write_text(made.config.read_text().replace('environment = "production"', 'environment = "staging"'))
+    made.become("staging")
     shutil.rmtree(made.repository)
     try:
         yield made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -243,7 +243,7 @@ def _marked(site: Site) -> Path:
     return write_patch(site, "contained.patch", "app.py", line, f"# marked\n{line}")
 
 
-def _release(site: Site, tag: str, base: str, path: str, change) -> None:  # type: ignore[no-untyped-def]
+def _release(site: Site, tag: str, base: str, path: str, change: Callable[[str], str]) -> None:
     add_release(site, tag, base, "0002_mood", _show(site, base, "migrations/0002_mood.py"))
     git = ["git", "-C", str(site.repository), "-c", "user.name=T", "-c", "user.email=t@example.invalid"]
     file = site.repository / path

@@ -215,7 +215,7 @@ def test_a_rollback_over_another_schema_is_refused_where_no_migrations_are_known
     refused = run(site, "rollback")
     assert refused.returncode == 4
     assert (
-        "v1 may not run on the present tables of main. It needs the data as it was at" in refused.stderr
+        "v1 may not run on the present schema of main. It needs the data as it was at" in refused.stderr
         and "--keep-data" in refused.stderr
     )
     assert "main.entries: 120 rows then, 121 now" in refused.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Iterator
 
 import pytest
@@ -90,6 +91,24 @@ def test_a_migration_of_contents_that_nobody_described_refuses_code_alone(site: 
     source = run(site, "upgrade", "c2", "--source")
     assert (source.returncode, "needs to know the migrations" in source.stderr) == (4, True)
     assert run(site, "rollback", "--keep-data").returncode == 0
+    forward = run(site, "rollback")
+    assert forward.returncode == 0, forward.stderr
+    assert site.get("/")[1]["version"] == "c1", "it ran on these data before"
+
+
+def test_a_version_that_the_application_itself_keeps_refuses_code_alone(site: Site) -> None:
+    """Such an application changes contents when it starts, without a task and without another table."""
+    forget_migrations(site)
+    text = site.config.read_text()
+    site.config.write_text(re.sub(r"^migrate = .*\n", "", text, flags=re.MULTILINE))
+    releases.add_files(site, "same", "v1", {"README": "other words"})
+    assert run(site, "upgrade", "same").returncode == 0
+    assert run(site, "rollback", "--dry-run").returncode == 0
+    with contextlib.closing(sqlite3.connect(site.database)) as database:
+        database.execute("PRAGMA user_version = 5")
+        database.commit()
+    refused = run(site, "rollback")
+    assert (refused.returncode, "may not run on the present schema of main" in refused.stderr) == (4, True)
 
 
 def test_what_retention_removed_is_unknown_and_refuses(site: Site) -> None:

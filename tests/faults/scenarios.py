@@ -11,6 +11,8 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from holdfast.application import sanitizing
+from holdfast.config.schema import Hooks
 from holdfast.operations import clone, secret
 from tests.proof import patience
 from tests.proof.endings import at_end
@@ -92,6 +94,18 @@ def _shares_what_is_shipped(site: Site) -> None:
     text = site.config.read_text()
     text = text.replace("shared = {", f'writable = ["var"]\nshared = {{ "{SHIPPED}" = "shared/{SHIPPED}/",', 1)
     site.config.write_text(text.replace("[tasks]\n", '[tasks]\nprepare = [["touch", "var/a"], ["touch", "var/b"]]\n'))
+
+
+def _with_rules(site: Site) -> None:
+    """Rules for sanitized backups, and decisions that were looked at."""
+    site.config.with_name("sanitize.toml").write_text(
+        '[tables.entries.columns]\nauthor = "name"\ntext = "text"\n'
+        'file = { keep = "a name" }\nsha256 = { keep = "a digest" }\n'
+        "[tables.schema_migrations]\n"
+    )
+    app = site.open()
+    sanitizing.write_lock(app.context, sanitizing.decisions(app.context, sanitizing.read_rules(app.context)))
+    app.close()
 
 
 def _several_backups(site: Site) -> None:
@@ -255,6 +269,36 @@ def _unproven(site: Site) -> None:
     site.config.write_text(site.config.read_text().replace("prove = false", "prove = true"))
 
 
+def _with_a_worker(site: Site) -> None:
+    worker = '[services.mail]\ncommand = ["sleep", "86400"]\nsettle_seconds = 0.05\nstop_timeout_seconds = 1'
+    site.config.write_text(f"{site.config.read_text()}\n{worker}\n")
+    site.operate("service", "start", ["mail"])
+
+
+def _with_a_schedule(site: Site) -> None:
+    """The service that starts scheduled tasks runs, and nothing is due."""
+    task = '[schedule.nightly]\ncommands = ["true"]\nminute = "30"\nhour = "3"\nmonthday = "1"'
+    site.config.write_text(f"{site.config.read_text()}\n{task}\n")
+    site.operate("service", "start", ["schedule"])
+
+
+def _held_with_a_worker(site: Site) -> None:
+    _with_a_worker(site)
+    site.operate("maintenance", on=True)
+
+
+HOOKS = "hooks.log"
+"""In the site's folder: a line of each command of a hook, with its operation."""
+
+
+def _with_hooks(site: Site) -> None:
+    """Every hook notes each of its runs; a worker starts after the gate is open."""
+    note = f'["sh", "-c", "echo $HOLDFAST_OPERATION $HOLDFAST_HOOK >> {site.folder}/{HOOKS}"]'
+    hooks = "\n".join(f"{name} = {note}" for name in Hooks.__struct_fields__)
+    _with_a_worker(site)
+    site.config.write_text(f"{site.config.read_text()}\n[hooks]\n{hooks}\n")
+
+
 PATCH = "fixed.patch"
 
 
@@ -313,7 +357,8 @@ import sys; sys.path.insert(0, "."); from pathlib import Path; from database imp
 done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
 print(*sorted({path.stem for path in Path("migrations").glob("*.py")} - done), sep="\\n")
 """
-_SQL = "> 0002_mood\nALTER TABLE entries ADD COLUMN mood TEXT NOT NULL DEFAULT 'fine';\nCREATE TABLE moods (name TEXT)"
+# In one line, because a fault point's label has the argument.
+_SQL = "ALTER TABLE entries ADD mood TEXT NOT NULL DEFAULT 'fine'; CREATE TABLE moods (name TEXT /* of 0002_mood */)"
 
 
 def _answers_questions(site: Site) -> None:
@@ -333,6 +378,9 @@ SCENARIOS = [
     Scenario("upgrade_that_answers_500", ("v1", "v2"), _upgrade("v4"), fails=True),
     Scenario("upgrade_with_slow_migration", ("v1", "v2"), _upgrade("v5"), slow=1.5),
     Scenario("upgrade_without_backup", ("v1",), _upgrade("v2", backup=False)),
+    Scenario("upgrade_with_hooks", ("v1",), _upgrade("v2", backup=False), _with_hooks),
+    Scenario("upgrade_with_hooks_that_fails", ("v1", "v2"), _upgrade("v4", backup=False), _with_hooks, fails=True),
+    Scenario("backup_with_hooks", ("v1",), lambda site: site.operate("backup"), _with_hooks, writers=True),
     Scenario("rolling", ("v1", "v2", "v5"), _upgrade("v6", "rolling"), writers=True),
     Scenario("rolling_by_its_sql", ("v1",), _upgrade("v2", "rolling"), _answers_questions, writers=True),
     Scenario("source", ("v1", "v2", "v5", "v6"), _upgrade("v6.1", "source"), writers=True),
@@ -364,6 +412,7 @@ SCENARIOS = [
     ),
     Scenario("clone", (), _clone, _beside_another, keeps_replaced=True),
     Scenario("prune", ("v1",), lambda site: site.operate("prune"), _several_backups),
+    Scenario("sanitized", ("v1",), lambda site: site.operate("sanitized"), _with_rules),
     Scenario("export", ("v1",), lambda site: site.operate("export", None, str(site.folder / "away")), _several_backups),
     Scenario(
         "media_upload",
@@ -384,6 +433,21 @@ SCENARIOS = [
         "secret_apply_that_fails", ("v1",), lambda site: site.operate("secret_apply"), _refused_secret, fails=True
     ),
     Scenario("package_build", ("v1",), lambda site: site.operate("build", "v2")),
+    Scenario("upgrade_with_schedule", ("v1",), _upgrade("v2", backup=False), _with_a_schedule),
+    Scenario(
+        "maintenance_on_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=True),
+        _with_a_worker,
+        held_afterwards=True,
+    ),
+    Scenario(
+        "maintenance_off_with_workers",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=False),
+        _held_with_a_worker,
+        held_afterwards=True,
+    ),
     Scenario("package_push", ("v1",), lambda site: site.operate("build", "v2", "sale"), _with_a_registry),
     Scenario("package_deploy", ("v1",), lambda site: site.operate("deploy", "sale"), _pushed_elsewhere),
     Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),

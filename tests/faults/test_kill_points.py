@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.application import sanitizing
 from holdfast.engine import fence
 from holdfast.errors import HoldfastError
 from holdfast.operations import recover
@@ -27,6 +28,7 @@ from tests.faults.scenarios import (
     CONTAINER_STEPS,
     DATABASE_STEPS,
     ENGINE_SCENARIOS,
+    HOOKS,
     INDEX_STEPS,
     LOST,
     SCENARIOS,
@@ -198,7 +200,9 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
             assert preflight.private_folders(app.context) == []
     finally:
         app.close()
+    check_hooks(site)
     check_exports(site.folder / "away")
+    check_sanitized(site)
     check_secrets(site)
     scratch = site.folder / "scratch"
     assert with_cwd_under(str(scratch)) == [] and list(scratch.glob("*")) == [], "a private server's folder is left"
@@ -236,6 +240,21 @@ def check_whole(ground: Ground, acknowledged: list[int]) -> str:
     return "new"
 
 
+def check_hooks(site: Site) -> None:
+    """Each hook ran at most once in each operation, and once if the journal says that it ended."""
+    path = site.folder / HOOKS
+    ran = path.read_text().splitlines() if path.exists() else []
+    assert len(ran) == len(set(ran)), f"a hook was repeated: {ran}"
+    app = site.open()
+    try:
+        for record in app.journal.operations(3):
+            for step in app.journal.steps(record.id):
+                if step.name.startswith("hook.") and step.facts.get("ended"):
+                    assert f"{record.id} {step.parameters['hook']}" in ran
+    finally:
+        app.close()
+
+
 def check_exports(folder: Path) -> None:
     """What is there has a backup's name and is whole; of others nothing is left."""
     for path in folder.iterdir() if folder.exists() else ():
@@ -243,6 +262,21 @@ def check_exports(folder: Path) -> None:
         subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=path, check=True)
         for name, facts in json.loads((path / "manifest.json").read_text())["datasets"].items():
             assert (path / facts.get("file", f"{name}.tar.gz")).exists()
+
+
+def check_sanitized(site: Site) -> None:
+    """What is there is listed and whole, or else nothing of it is left."""
+    app = site.open()
+    store = sanitizing.store(app.context)
+    app.close()
+    if not store.folder.exists():
+        return
+    found, damaged = store.all()
+    assert damaged == []
+    known = {name for backup in found for name in (*backup.files, f"{backup.id}-sanitized.json")}
+    assert {path.name for path in store.folder.iterdir()} == known, "what was not finished is left"
+    for backup in found:
+        store.verify(backup)
 
 
 def check_secrets(site: Site) -> None:

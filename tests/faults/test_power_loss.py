@@ -41,8 +41,10 @@ pytestmark = pytest.mark.faults
 
 # A run that is not finished, records for messages, space without content, and what is known of processes, of which none
 # outlives a power loss: what may be gone after one.
+_UNFINISHED = ("/vault/tmp/", "/packages/tmp/")
+"""Folders of what is not finished yet; it counts from its move out of them on."""
 _MAY_BE_LOST = (
-    "/vault/tmp/",
+    *_UNFINISHED,
     "/state/locks/",
     "/state/logs/",
     "/state/processes",
@@ -157,7 +159,7 @@ def check_durability(scenario: Scenario, site: Site, record_property: pytest.Rec
         early.extend(f"{what}: {item} is not durable" for item in lost)
 
     recorder = Recorder([site.folder], lambda path: any(part in str(path) for part in _MAY_BE_LOST), at_write)
-    recorder.unfinished = lambda path: "/vault/tmp/" in str(path)
+    recorder.unfinished = lambda path: any(part in str(path) for part in _UNFINISHED)
     with recording(recorder), contextlib.suppress(OperationFailedError):
         scenario.act(site)
     record_property("power_loss", f"recorded {scenario.name}: {len(writes)} journal writes")

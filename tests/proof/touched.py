@@ -36,6 +36,7 @@ _OPERATIONS = {
     "backup.restore": "restore",
     "backup.prune": "prune",
     "backup.export": "export",
+    "backup.sanitized": "sanitized",
     "import": "import_",
     "package": "package",
     "patch": "patches",
@@ -44,6 +45,7 @@ _OPERATIONS = {
     "secret": "secret",
     "service": "service",
     "upgrade": "upgrade",
+    "cache": "cache",
     "rollback": "rollback",
     "install": "install",
     "clone": "clone",
@@ -51,7 +53,10 @@ _OPERATIONS = {
 }
 # Modules that are started as programs of their own, which no import of a driver names.
 _PROGRAMS = {
-    "holdfast.drivers.runtimes.supervisor.driver": ("holdfast.drivers.runtimes.supervisor.launch",),
+    "holdfast.drivers.runtimes.supervisor.driver": (
+        "holdfast.drivers.runtimes.supervisor.launch",
+        "holdfast.drivers.runtimes.supervisor.schedule",
+    ),
     "holdfast.drivers.gates.front.driver": ("holdfast.drivers.gates.front.server",),
 }
 

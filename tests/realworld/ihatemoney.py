@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.realworld.application import Application, Client, Repository, Site
 
 _AUTHORIZATION = {"Authorization": "Basic " + base64.b64encode(b"trip:geheim").decode()}
-_WSGI = "import os\n\nfrom ihatemoney.wsgi import application as application\n"
+_WSGI = "import os\n\nfrom ihatemoney.wsgi import application as money\n"
 _SLOW = """
 import pathlib
 import time
@@ -22,7 +22,7 @@ import sqlite3
 connection = sqlite3.connect(os.environ["DATABASE"])
 connection.execute("DELETE FROM bill WHERE id % 2")
 connection.commit()
-raise SystemExit("the migration does not know what to do")
+raise RuntimeError("the migration does not know what to do")
 """
 
 
@@ -67,7 +67,7 @@ MARKS = "$marks"
 DATABASE = "$shared/data/money.sqlite"
 
 [services.web]
-command = ["gunicorn", "--bind", "127.0.0.1:{port}", "--timeout", "900", "site_wsgi:application"]
+command = ["gunicorn", "--bind", "127.0.0.1:{port}", "--timeout", "900", "site_wsgi:money"]
 health = "/"
 user = "$account"
 

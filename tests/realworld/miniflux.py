@@ -51,6 +51,7 @@ build = [["env", "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "go", "build", "-o", "mini
 DATABASE_URL = "host=$host user=$user dbname=$database sslmode=disable"
 ADMIN_USERNAME = "admin"
 ADMIN_PASSWORD = "a-long-password"
+CREATE_ADMIN = "1" # when it starts, if there is none
 DISABLE_SCHEDULER_SERVICE = "1"
 
 [services.web]
@@ -59,7 +60,7 @@ health = "/healthcheck"
 user = "$account"
 
 [tasks]
-install = [["./miniflux", "-migrate"], ["env", "CREATE_ADMIN=1", "./miniflux", "-create-admin"]]
+install = ["./miniflux", "-migrate"]
 migrate = ["./miniflux", "-migrate"]
 
 [guard]

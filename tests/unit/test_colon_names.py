@@ -91,7 +91,7 @@ def test_called_as_orocloud_cli_the_names_without_colons_are_theirs() -> None:
         ("backup:create --fs-backup-type=vcs", "backup.code"),
         ("backup:create --log=x", "log show"),
         ("deploy -O name='value'", "tasks.install"),
-        ("backup:create:sanitized", "sanitized"),
+        ("backup:sanitized:download", "backup list --sanitized"),
         ("dump:create", "holdfast clone"),
         ("app:schema:update", "holdfast upgrade"),
         ("upgrade:source v2 --skip-cache-rebuild", "tasks.warm_cache"),

@@ -157,7 +157,7 @@ def test_every_problem_names_its_file(folder: Path, text: str) -> None:
         ('url = "https://registry.example.org/Shop"', "the repository in lower-case letters"),
         ('url = "https://registry.example.org/../shop"', "packages.registry.url: expected https://HOST/REPOSITORY"),
         ('url = "https://registry.example.org/shop"\nuser = "u"', "packages.registry.user: needs a password"),
-        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected a secret reference"),
+        ('url = "https://registry.example.org/shop"\npassword = "clear"', "expected env:NAME, file:PATH"),
         ('url = "http://127.0.0.1:5000/shop"\nca = "ca.pem"', "packages.registry.ca: is for https"),
     ],
 )
@@ -166,6 +166,13 @@ def test_a_registry_that_cannot_be_meant(folder: Path, lines: str, said: str) ->
     found = problems(folder)
     assert any(said in problem for problem in found), found
     assert not any("clear" in problem for problem in found)
+
+
+def test_the_password_of_a_registry_may_be_a_secret_that_holdfast_keeps(folder: Path) -> None:
+    text = 'url = "https://registry.example.org/shop"\nuser = "u"\npassword = "secret:registry"'
+    write(folder, f"{GOOD}[packages.registry]\n{text}\n")
+    registry = read(folder).configuration.packages.registry
+    assert registry is not None and registry.password == "secret:registry"
 
 
 @pytest.mark.parametrize("url", ["https://r.example.org:5000/a/b-c", "http://localhost:5000/a", "http://[::1]:5000/a"])
@@ -487,6 +494,29 @@ def test_a_preset_stands_upon_another_one(folder: Path) -> None:
     )
     assert found.source.images == [["./deploy/build-image.sh", "nginx"]]
     assert found.databases["main"].container == "compose:database"
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ('"../x"', "writable: ../x is not a path inside the release"),
+        ('{ path = "/etc" }', "writable: /etc is not a path inside the release"),
+        ('{ path = "var", mode = "4755" }', 'source.writable.1.mode: expected an octal mode such as 2775, got "4755"'),
+        ('{ path = "var", grup = "x" }', "source.writable.1.grup: unknown key. Did you mean group?"),
+        ("{ recursive = true }", "source.writable.1.path: is missing"),
+        ('"var", 5', "source.writable.2: expected a text or a table, got 5"),
+    ],
+)
+def test_a_wrong_writable_path_is_a_problem(folder: Path, entry: str, said: str) -> None:
+    write(folder, f"{GOOD}\n[source]\nwritable = [{entry}]\n")
+    (problem,) = problems(folder)
+    assert said in problem and "holdfast.toml, line" in problem
+
+
+def test_writable_tables_are_in_what_the_journal_keeps(folder: Path) -> None:
+    write(folder, f'{GOOD}\n[source]\nwritable = ["a", {{ path = "b", recursive = true, mode = "2775" }}]\n')
+    loaded = read(folder)
+    assert undump(json.loads(json.dumps(loaded.dump()))).configuration == loaded.configuration
 
 
 def test_overlays_of_type_and_name_are_merged_in_this_order(folder: Path) -> None:

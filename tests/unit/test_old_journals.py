@@ -23,6 +23,8 @@ UNRECORDED = {
     "database.prove",
     "database.prove_new",
     "files.restore_paths",
+    "hook.note",
+    "hook.run",
     "media.delete",
     "media.upload",
     "migrations.check_loaded",
@@ -37,11 +39,15 @@ UNRECORDED = {
     "release.adopt",
     "restore.configuration",
     "restore_point.prepare",
+    "sanitized.delete",
+    "sanitized.publish",
+    "sanitized.write",
     "secrets.start_users",
     "secrets.stop_users",
     "secrets.switch",
     "services.prepare",
     "services.remove",
+    "task.after_start",
 }
 
 

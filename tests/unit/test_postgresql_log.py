@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from holdfast.containers.docker import Engine
-from holdfast.drivers.databases.postgresql import data_volume, log_points
+from holdfast.drivers.databases.postgresql import data_volume, log_points, log_slot
 from holdfast.drivers.databases.postgresql.data_volume import DataVolume, Found
 from holdfast.drivers.databases.sql.container_exec import Container
 from holdfast.system.host import Host
@@ -27,6 +27,15 @@ def test_segments_of_the_log_are_named_across_the_ends_of_its_files() -> None:
         "000000010000000000000003",
         "000000010000000100000000",
     ]
+
+
+def test_the_log_never_takes_all_of_the_disk() -> None:
+    for data in (1 << 20, 1 << 30, 40 << 30):
+        for more in (0, 1 << 30, 100 << 30):
+            free = log_slot.needed_bytes(data) + more
+            kept = log_slot.kept_bytes(free, data)
+            assert kept >= min(log_slot.LEAST_KEPT_BYTES, log_slot.MOST_KEPT_BYTES)
+            assert data + 2 * kept < free
 
 
 def _mount(place: str, kind: str = "volume", *, writable: bool = True) -> dict[str, Any]:

@@ -19,6 +19,8 @@ _ADDS = [
     'BEGIN;\n--\n-- Add field\n--\nALTER TABLE "shop_item" ADD COLUMN "size" integer NULL;\nCOMMIT;',
     "     -> ALTER TABLE `shop`.`item` ADD INDEX x (size)\n[notice] finished in 3 ms",
     "List of migrations:\n  > Some\\Class\n",
+    "SELECT setval('users_id_seq', (SELECT max(id) FROM users))\nSELECT count(*) FROM users",
+    "INSERT INTO settings (name) VALUES ('a') ON CONFLICT DO NOTHING",
 ]
 _CHANGES = {
     "ALTER TABLE users DROP COLUMN title": ["drops column users.title"],
@@ -42,6 +44,11 @@ _CHANGES = {
     "TRUNCATE users": ["deletes rows of users"],
     "DELETE FROM users WHERE id = 3": ["deletes rows of users"],
     "UPDATE users SET name = 'a, b'": ["changes rows of users"],
+    "SELECT DropGeometryColumn('users', 'place')": [
+        "does what is not understood: SELECT DropGeometryColumn('users', 'place')"
+    ],
+    "INSERT INTO users (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'a'": ["changes rows of users"],
+    "INSERT INTO users VALUES (1) ON DUPLICATE KEY UPDATE name = 'a'": ["changes rows of users"],
     "DO $$ BEGIN END $$": ["does what is not understood: DO $$ BEGIN END $$"],
     "DELETE FROM oro_entity_config_field WHERE entity = 'User' AND field_name = 'title'": ["drops entity field title"],
     "-- THIS OPERATION CANNOT BE WRITTEN AS SQL": ["runs code whose effect is not known before"],

@@ -19,10 +19,12 @@ from holdfast.drivers.protocols.gates import Gate, Proxy
 from holdfast.drivers.protocols.indices import SearchIndex
 from holdfast.drivers.protocols.packages import Packages, Registry
 from holdfast.drivers.protocols.runtimes import Runtime
+from holdfast.drivers.protocols.sanitizing import Sanitizer
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.engine.journal import Journal
 from holdfast.errors import ConfigurationError, NoSpaceError, OwnerMismatchError, RefusedError
-from holdfast.model import PATCHED, Package, Release
+from holdfast.model import Release
+from holdfast.model.packages import PATCHED, Package
 from holdfast.system import confined, durable
 from holdfast.system.child_environment import STANDARD_PATH
 from holdfast.system.host import Host
@@ -51,6 +53,8 @@ class ApplicationContext(msgspec.Struct):
     """Why databases that belong to the application may be unknown; empty if all are known."""
     cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
+    sanitizers: Mapping[str, Sanitizer] = msgspec.field(default_factory=dict)
+    """Readers for sanitized dumps, for databases whose kind has one."""
     proxy: Proxy | None = None
     """The gate, if it is the user's own proxy."""
     registry: Registry | None = None

@@ -37,7 +37,7 @@ def instance_of(
 
 def configured(application: ApplicationContext, instance: ServiceInstance) -> Service | None:
     """Return the configuration of an instance's service; None if holdfast.toml no longer has it."""
-    return application.loaded.configuration.services.get(instance.service)
+    return application.loaded.configuration.running_services().get(instance.service)
 
 
 def on_a_free_port(application: ApplicationContext, instance: ServiceInstance) -> ServiceInstance:

@@ -46,7 +46,7 @@ def newest(versions: Iterable[str]) -> str:
 
 
 def _separated(version: str) -> str:
-    """Return a version with a dot wherever a number follows a word, a word a number, or a separator stands."""
+    """Return a version with a dot wherever a number follows a word, a word a number, or where there is a separator."""
     if version.startswith("#"):
         return version
     found = previous = version[0]

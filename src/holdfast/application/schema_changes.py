@@ -19,10 +19,13 @@ _VERBS = (
 )
 _BEGINS = re.compile(rf"^(?:->\s*)?((?:{_VERBS})\b.*)$", re.IGNORECASE)
 _HARMLESS = re.compile(
-    r"(BEGIN|COMMIT|START TRANSACTION|SAVEPOINT|RELEASE|SET|COMMENT ON|GRANT|LOCK|SELECT|INSERT INTO|REINDEX|PRAGMA|"
+    r"(BEGIN|COMMIT|START TRANSACTION|SAVEPOINT|RELEASE|SET|COMMENT ON|GRANT|LOCK|INSERT INTO|REINDEX|PRAGMA|"
     r"CREATE (?:SEQUENCE|TYPE|EXTENSION|SCHEMA|VIEW|INDEX|FULLTEXT INDEX|SPATIAL INDEX))\b",
     re.IGNORECASE,
 )
+# A function without a table may do anything, such as PostGIS's DropGeometryColumn.
+_READS = re.compile(r"SELECT (?:.* FROM |(?:pg_catalog\.)?(?:setval|set_config) ?\()", re.IGNORECASE)
+_REPLACES = re.compile(rf"(?:INSERT|REPLACE) INTO {_NAME}.* (?:DO UPDATE|ON DUPLICATE KEY UPDATE) ", re.IGNORECASE)
 _OF_A_TABLE = (
     (re.compile(rf"DROP TABLE {_IF}{_NAME}", re.IGNORECASE), "drops table {0}"),
     (re.compile(rf"DROP (VIEW|MATERIALIZED VIEW|SEQUENCE|TYPE|FUNCTION|INDEX) {_IF}{_NAME}", re.I), "drops {0} {1}"),
@@ -71,7 +74,11 @@ def _plain(name: str) -> str:
 
 def _changes(text: str, created: set[str], columns: set[str]) -> Iterator[str]:
     """Yield what a statement changes; note the columns that it adds."""
-    if _created(text) or _HARMLESS.match(text):
+    if replaced := _REPLACES.match(text):
+        if _plain(replaced[1]) not in created:
+            yield f"changes rows of {_plain(replaced[1])}"
+        return
+    if _created(text) or _HARMLESS.match(text) or _READS.match(text):
         return
     if table := re.match(rf"ALTER TABLE (?:ONLY )?{_IF}(?:ONLY )?{_NAME} (.+)", text, re.IGNORECASE):
         name = _plain(table[1])

@@ -102,7 +102,7 @@ def refused_folder(below: str, rules: Uploads) -> str:
 
 
 def examined(source: str, rules: Uploads) -> Iterator[Candidate]:
-    """Yield every entry of a source that is no folder, with the reason for its refusal if it is refused.
+    """Yield every entry of a source that is not a folder, with the reason for its refusal if it is refused.
 
     No link is followed. Raise NotFoundError.
     """

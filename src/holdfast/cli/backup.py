@@ -8,7 +8,7 @@ from typing import Literal
 import click
 import msgspec
 
-from holdfast.cli import backup_files
+from holdfast.cli import backup_files, sanitized_backups
 from holdfast.cli.command import group
 from holdfast.cli.leaving import REASON, UNSANITIZED, consent
 from holdfast.cli.render import Column
@@ -40,6 +40,7 @@ def backup() -> None:
 @click.option("--except", "except_", multiple=True, metavar="DATASET", help="Without this dataset (may be repeated).")
 @click.option("--adopt-data", is_flag=True, help="Accept data without Holdfast's marker as the application's data.")
 @click.option("--comment", default="", help="Reason for the backup; `backup show` prints it.")
+@click.option("--sanitized", is_flag=True, help="Databases alone, without personal data, as plain dumps.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def create(
@@ -50,11 +51,21 @@ def create(
     except_: tuple[str, ...],
     adopt_data: bool,
     comment: str,
+    sanitized: bool,
     dry_run: bool,
 ) -> None:
-    """Make a backup: databases, files, code and configuration at one instant."""
+    """Make a backup: databases, files, code and configuration at one instant.
+
+    With --sanitized, the databases alone, with every value replaced that the rules name, as dumps that load without
+    Holdfast; `holdfast sanitize init` writes a first draft of the rules.
+    """
     from holdfast.operations import backup as operation
 
+    if sanitized:
+        if quiesce or consistency or only or except_ or adopt_data:
+            raise UsageError("--sanitized takes no other option than --comment and --dry-run")
+        sanitized_backups.create(session, comment, dry_run=dry_run)
+        return
     if quiesce and consistency not in (None, "quiesce"):
         raise UsageError(f"--quiesce and --consistency {consistency} contradict each other")
     consistency = "quiesce" if quiesce else consistency
@@ -90,11 +101,15 @@ LISTED = (
 )
 @click.option("--page", type=click.IntRange(min=1), default=1, show_default=True, help="Which page; 1 has the newest.")
 @click.option("--per-page", metavar="NUMBER", type=click.IntRange(min=1), help="How many on a page; default: all.")
+@click.option("--sanitized", is_flag=True, help="The sanitized ones, with the path and the command that loads each.")
 @common
-def list_(session: Session, page: int, per_page: int | None) -> None:
+def list_(session: Session, page: int, per_page: int | None, sanitized: bool) -> None:
     """List backups, oldest first."""
     from holdfast.operations import backup as operation
 
+    if sanitized:
+        sanitized_backups.show_all(session)
+        return
     app = session.app()
     vault = operation.vault(app)
     every = vault.backups()
@@ -246,6 +261,7 @@ def verify(session: Session, reference: str | None, load: bool) -> None:
 @click.option(
     "--no-safety", is_flag=True, help="Make no safety backup; keep the replaced data for `upgrade.keep_replaced`."
 )
+@click.option("--sanitized", is_flag=True, help="Load a sanitized backup, outside of production.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
 @common
 def restore(
@@ -257,6 +273,7 @@ def restore(
     paths: tuple[str, ...],
     folder: str | None,
     no_safety: bool,
+    sanitized: bool,
     dry_run: bool,
 ) -> None:
     """Bring the application back to a backup: code, databases and files, or some of them.
@@ -269,6 +286,11 @@ def restore(
     """
     from holdfast.operations import restore as operation
 
+    if sanitized:
+        if len(references) > 1 or except_ or into or paths or folder or len(only) > 1:
+            raise UsageError("--sanitized takes one backup, and no other option than --only, --no-safety and --dry-run")
+        sanitized_backups.restore(session, references[0], next(iter(only), None), safety=not no_safety, dry_run=dry_run)
+        return
     if paths:
         if len(references) > 1 or only or except_ or no_safety or into is not None:
             raise UsageError("--path takes one backup, and no other option than --to and --dry-run")
@@ -359,6 +381,21 @@ def prune(session: Session, dry_run: bool) -> None:
     if plan.parameters.remove and not dry_run:
         session.confirm(f"{plan.title}?", plan.notes)
     session.run(app, plan, dry_run=dry_run)
+
+
+@backup.command(examples=[("backup delete 20261120082512 --sanitized", "A sanitized backup that nobody needs.")])
+@click.argument("reference", metavar="ID")
+@click.option("--sanitized", is_flag=True, help="A sanitized backup; all others leave by `backup prune`.")
+@click.option("--dry-run", is_flag=True, help="Print the plan; change nothing.")
+@common
+def delete(session: Session, reference: str, sanitized: bool, dry_run: bool) -> None:
+    """Delete a sanitized backup. Other backups are deleted by `backup prune`, which keeps what is still needed."""
+    if not sanitized:
+        raise UsageError(
+            "only sanitized backups are deleted by name",
+            next_step="For others, unpin it if it is pinned, and run: holdfast backup prune",
+        )
+    sanitized_backups.delete(session, reference, dry_run=dry_run)
 
 
 @backup.command(

@@ -16,6 +16,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("rollback", "Go back to the previous release."),
         "maintenance": ("maintenance", "Show visitors the maintenance page, or let them in."),
         "service": ("service", "Show services and their output; stop, start and restart them."),
+        "cache": ("cache", "Rebuild the cache of the running release."),
+        "schedule": ("schedule", "Show scheduled tasks, and run one now."),
         "queue": ("queue", "Show message queues; purge them, or move messages."),
         "console": ("console", "Run the application's console with arguments."),
         "clone": ("clone", "Copy one environment's data to another."),
@@ -23,6 +25,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
         "index": ("index", "Show search indices; build them again."),
+        "sanitize": ("sanitize", "Decide what sanitized backups contain; show rules and statements."),
         "media": ("media", "List, download, upload and delete the files of a dataset."),
         "package": ("package", "Build, list, show, verify, deploy and prune packages."),
         "patch": ("patch", "List, view, apply and revert patches of the running release."),

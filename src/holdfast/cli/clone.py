@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 @command(
     examples=[
-        ("clone production staging --backup latest --dry-run", "What would happen?"),
+        ("clone production staging", "The databases of now, sanitized by the rules of production."),
+        ("clone production staging --unsanitized --backup latest --dry-run", "What would happen with everything?"),
         (
             "clone production staging --unsanitized --reason 'ticket 12'",
             "Copy the data of now, unchanged; the log keeps why.",
@@ -47,7 +48,9 @@ def clone(
     no_safety: bool,
     dry_run: bool,
 ) -> None:
-    """Copy databases and files of one environment to another, which is never production.
+    """Copy the data of one environment to another, which is never production.
+
+    Without --unsanitized these are the databases, sanitized by the rules of FROM; files of TO stay as they are.
 
     FROM and TO are environments of this holdfast.toml, or paths of others. The copy is one operation of TO: on any
     failure its earlier data is back. Its own code and configuration stay; `migrate` and `after_clone` run in it.
@@ -56,6 +59,13 @@ def clone(
     from holdfast.operations import backup
     from holdfast.operations import clone as operation
 
+    if not unsanitized:
+        if except_ or len(only) > 1:
+            raise UsageError(
+                "a sanitized clone takes all databases, or one by --only", next_step="Or add --unsanitized."
+            )
+        _sanitized(session, source, target, reference, next(iter(only), None), safety=not no_safety, dry_run=dry_run)
+        return
     if dry_run and reference is None:
         raise UsageError("without a backup there is no plan to show", next_step="Name one: --backup latest")
     before, app = _opened(session, source), _opened(session, target)
@@ -80,6 +90,41 @@ def clone(
     session.run(app, plan, dry_run=dry_run, wait_seconds=wait_seconds)
 
 
+def _sanitized(
+    session: Session,
+    source: str,
+    target: str,
+    reference: str | None,
+    database: str | None,
+    *,
+    safety: bool,
+    dry_run: bool,
+) -> None:
+    """Make a sanitized backup of the source, or take one, and load it into the target."""
+    from holdfast.application import sanitizing
+    from holdfast.operations import clone as operation
+    from holdfast.operations import sanitized
+
+    before, app = _opened(session, source), _opened(session, target)
+    operation.refuse_target(app, before)
+    sanitizing.ready(before.context)
+    if dry_run and reference is None:
+        session.run(before, sanitized.plan(before, comment=f"for a clone to {target}"), dry_run=True)
+        return
+    if not dry_run:
+        session.confirm(f"Replace the databases of {target} with sanitized ones of {source}?", ())
+    wait_seconds = app.loaded.configuration.backup.wait_seconds
+    if reference is None:
+        plan = sanitized.plan(before, comment=f"for a clone to {target}")
+        before.run(plan, wait_seconds=wait_seconds)
+        reference = plan.title.rpartition(" ")[2]
+        session.renderer.line(f"sanitized backup {reference} of {source}")
+    found = sanitizing.store(before.context).find(reference)
+    for name in [database] if database is not None else [one.database for one in found.files.values()]:
+        load = sanitized.plan_restore(app, found, before, database=name, safety=safety, clone=True)
+        session.run(app, load, dry_run=dry_run, wait_seconds=wait_seconds)
+
+
 def _opened(session: Session, name: str) -> App:
     """Return an environment of this configuration, or the application of another file.
 
@@ -87,7 +132,7 @@ def _opened(session: Session, name: str) -> App:
     """
     from holdfast.config.load import load
 
-    other = name.endswith(".toml") or "/" in name
+    other = name in (".", "..") or name.endswith(".toml") or "/" in name
     app = session.opened(load(name, None) if other else load(session.config, name))
     app.runner.refuse_if_interrupted()
     return app

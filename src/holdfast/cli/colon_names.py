@@ -1,6 +1,6 @@
 """Commands by the names of orocloud-cli, such as `app:package:build`, in the words of Holdfast.
 
-One rule: a leading `app:` is left out, and each colon stands for a blank. The table has what is named otherwise here,
+One rule: a leading `app:` is left out, and each colon means a blank. The table has what is named otherwise here,
 with the options that have other names, and an answer for what has no equivalent.
 """
 
@@ -33,7 +33,6 @@ class Form(NamedTuple):
 
 
 _WITH_MEDIA = "--with-media"
-_SANITIZED = Form((), answer="Holdfast has no sanitized backups yet; `holdfast clone FROM TO` copies an environment.")
 _COMMON = {
     "--no-interaction": "",
     "-n": "",
@@ -75,6 +74,10 @@ _CACHE = {
     "--cleanup-existing-cache": "!the earlier cache is removed once the new one is in use",
     "--force-cleanup-existing-cache": "!the earlier cache is removed once the new one is in use",
 }
+_RESTORE_SANITIZED = {
+    "--skip-assets-rebuild": "!assets belong to the release and are not built again by a restore",
+    "--skip-cache-rebuild": _UPGRADE["--skip-cache-rebuild"],
+}
 _DURATION = {"--maintenance-mode-duration": "--duration=", "--maintenance-mode-comment": "--comment="}
 
 TABLE: dict[str, Form] = {
@@ -100,22 +103,19 @@ TABLE: dict[str, Form] = {
     "backup:restore": Form(("backup", "restore", "--except", "@files"), {"--with-media": _WITH_MEDIA}),
     "backup:restore:db": Form(("backup", "restore", "--only", "@databases")),
     "backup:restore:media": Form(("backup", "restore", "--only", "@files")),
-    **{
-        f"backup:{name}": _SANITIZED
-        for name in (
-            "create:sanitized",
-            "list:sanitized",
-            "restore:sanitized",
-            "sanitized:rules",
-            "sanitized:queries",
-            "sanitized:delete",
-            "sanitized:download",
-        )
-    },
+    "backup:create:sanitized": Form(("backup", "create", "--sanitized"), {"--label": "--comment="}),
+    "backup:list:sanitized": Form(("backup", "list", "--sanitized")),
+    "backup:restore:sanitized": Form(("backup", "restore", "--sanitized"), _RESTORE_SANITIZED),
+    "backup:sanitized:rules": Form(("sanitize", "rules")),
+    "backup:sanitized:queries": Form(("sanitize", "queries")),
+    "backup:sanitized:delete": Form(("backup", "delete", "--sanitized")),
+    "backup:sanitized:download": Form(
+        (), answer="`holdfast backup list --sanitized` shows the path of each file; copy it, for example with scp."
+    ),
     "dump:environments": Form(
         (), answer="Each overlay holdfast.NAME.toml is an environment: holdfast config show -e NAME"
     ),
-    "dump:create": Form((), answer="`holdfast clone FROM TO` makes the backup and loads it, as one operation of TO."),
+    "dump:create": Form((), answer="`holdfast clone FROM TO` makes a sanitized backup of FROM and loads it into TO."),
     "dump:list": Form((), answer="`holdfast backup list -e FROM` shows what `holdfast clone --backup ID` can take."),
     "dump:load": Form((), answer="`holdfast clone FROM TO --backup ID --only NAME` loads a backup into TO."),
     "maintenance:on": Form(("maintenance", "on"), _DURATION),
@@ -171,7 +171,7 @@ def form_of(name: str) -> Form:
 
 
 def families() -> dict[str, list[str]]:
-    """Return the names that mean a command here, by what stands before their last words."""
+    """Return the names that mean a command here, by the words before their last ones."""
     found: dict[str, list[str]] = {}
     for name in names():
         if not form_of(name).answer and name not in _OWN_NAMES:

@@ -67,7 +67,7 @@ def show(session: Session) -> None:
 def help_(session: Session, key: str | None) -> None:
     """Explain a key, such as `gate.listen` or `services.web.command`; without one, list all.
 
-    The root may stand before it, and each part in brackets: `holdfast.gate.listen`, `[gate][listen]`.
+    It may begin with the root, and each part in brackets: `holdfast.gate.listen`, `[gate][listen]`.
     """
     from holdfast.config.reference import explain
 

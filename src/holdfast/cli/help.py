@@ -44,7 +44,7 @@ def other_names() -> str:
     """Return the table of the names of orocloud-cli, each with what it means here."""
     formatter = click.HelpFormatter(width=_width())
     formatter.write_text(
-        "A leading `app:` is left out, and each colon stands for a blank: `service:stop:consumer` is `service stop"
+        "A leading `app:` is left out, and each colon means a blank: `service:stop:consumer` is `service stop"
         " consumer`. Scripts that call orocloud-cli run by a link of that name to holdfast, with HOLDFAST_CONFIG as the"
         " path of holdfast.toml."
     )

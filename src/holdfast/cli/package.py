@@ -14,7 +14,7 @@ from holdfast.cli.text import human_bytes, local_minute, local_time, local_zone
 
 if TYPE_CHECKING:
     from holdfast.application.application import App
-    from holdfast.model import EnvironmentUse, Package, StoredPackage
+    from holdfast.model.packages import EnvironmentUse, Package, StoredPackage
 
 _PER_PAGE = 25
 
@@ -337,8 +337,7 @@ def prune(session: Session, keep: int | None, local: bool, dry_run: bool) -> Non
     if names and not dry_run:
         session.confirm(f"Remove {len(names)} packages?", tuple(names))
         with app.runner.lock("change").acquire("package prune"):
-            for name in unused:
-                app.context.packages.remove(name)
+            app.context.packages.remove(*unused)
             for one in stored:
                 assert registry is not None
                 registry.remove(one)

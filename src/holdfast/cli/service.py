@@ -1,4 +1,4 @@
-"""`holdfast service status | logs NAME | stop | start | restart [NAME]`."""
+"""`holdfast service status | logs NAME | stop | start | restart [KIND|NAME]...`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.cli.command import group
 from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
 from holdfast.cli.text import human_seconds, local_times, whole_lines
-from holdfast.errors import UsageError
+from holdfast.errors import RefusedError, UsageError
 
 
 @group()
@@ -19,15 +19,28 @@ def service() -> None:
     """Show services and their output; stop, start and restart them."""
 
 
-@service.command(examples=[("service status", "What runs, and since when?")])
+@service.command(
+    examples=[("service status", "What runs, and since when?"), ("service status consumer", "Only services of a kind.")]
+)
+@click.argument("names", metavar="[KIND|NAME]...", nargs=-1)
 @common
-def status(session: Session) -> None:
-    """Show running and stopped services."""
+def status(session: Session, names: tuple[str, ...]) -> None:
+    """Show running and stopped services.
+
+    Exit code 4: one that should run does not, or is not healthy.
+    """
+    from holdfast.operations.service import chosen
     from holdfast.reports.health import with_health
-    from holdfast.reports.status import with_stopped
+    from holdfast.reports.status import down, with_stopped
+    from holdfast.steps.stopped import service_of
 
     app = session.app()
-    found, ended = with_stopped(app, with_health(app, app.context.runtime.statuses()))
+    wanted = chosen(app, names)
+    statuses = with_health(app, app.context.runtime.statuses())
+    found, ended = with_stopped(app, statuses)
+    if wanted:
+        found = [item for item in found if service_of(app.context, item.name) in wanted]
+        ended = [item for item in ended if item["service"] in wanted]
     session.renderer.table(
         ["SERVICE", Column("STATE", wraps=True), "HEALTH", Column("PID", right=True), Column("UP", right=True)],
         [
@@ -42,7 +55,10 @@ def status(session: Session) -> None:
         ],
         empty="No service is running.",
     )
-    session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended})
+    code = RefusedError.exit_code if set(down(app, statuses)) & set(wanted or down(app, statuses)) else 0
+    session.renderer.result({"services": [asdict(item) for item in found], "stopped": ended}, exit_code=code)
+    if code:
+        raise SystemExit(code)
 
 
 @service.command(
@@ -98,7 +114,7 @@ def _run(session: Session, action: Literal["stop", "start", "restart"], names: t
 
 
 @service.command(examples=[("service stop", "All of them."), ("service stop mail", "One, with what depends on it.")])
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[KIND|NAME]...", nargs=-1)
 @common
 def stop(session: Session, names: tuple[str, ...]) -> None:
     """Stop services; they stay stopped, even after a reboot."""
@@ -106,7 +122,7 @@ def stop(session: Session, names: tuple[str, ...]) -> None:
 
 
 @service.command(examples=[("service start", "What was stopped.")])
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[KIND|NAME]...", nargs=-1)
 @common
 def start(session: Session, names: tuple[str, ...]) -> None:
     """Start services and verify them."""
@@ -114,7 +130,7 @@ def start(session: Session, names: tuple[str, ...]) -> None:
 
 
 @service.command(examples=[("service restart web", "One of them.")])
-@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.argument("names", metavar="[KIND|NAME]...", nargs=-1)
 @common
 def restart(session: Session, names: tuple[str, ...]) -> None:
     """Stop and start services, in order."""

@@ -55,6 +55,7 @@ _READ_ONLY = {
     "queue list",
     "queue peek",
     "release list",
+    "schedule list",
     "secret list",
     "service logs",
     "service status",

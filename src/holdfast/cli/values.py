@@ -95,7 +95,7 @@ def _read(context: click.Context, query: str) -> list[tuple[str]]:
 
 
 def _services(context: click.Context) -> list[str]:
-    return list(_loaded(context).configuration.services)
+    return list(_loaded(context).configuration.running_services())
 
 
 def _databases(context: click.Context) -> list[str]:

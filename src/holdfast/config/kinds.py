@@ -20,3 +20,11 @@ INDICES: Mapping[str, str] = {
     "opensearch": "holdfast.drivers.indices.search.driver",
 }
 """The module has a function `open_index` of the type `holdfast.drivers.indices.factory.OpenIndex`."""
+
+SANITIZERS: Mapping[str, str] = {
+    "sqlite": "holdfast.drivers.databases.sqlite.sanitizing",
+    "postgresql": "holdfast.drivers.databases.postgresql.sanitizing",
+    "mariadb": "holdfast.drivers.databases.mariadb.sanitizing",
+    "mysql": "holdfast.drivers.databases.mariadb.sanitizing",
+}
+"""Kinds of which sanitized dumps are made; the module has a function `open_sanitizer`."""

@@ -17,17 +17,18 @@ from msgspec.structs import replace
 from holdfast.config import composer, environments
 from holdfast.config.own_files import FILE_NAME as FILE_NAME
 from holdfast.config.places import Places
-from holdfast.config.schema import Configuration
+from holdfast.config.schema import Configuration, Hooks
+from holdfast.config.schema.hooks import OF_OPERATOR
 from holdfast.config.similar import no_such
 from holdfast.config.validation import MISSING, InvalidError, cross_problems, plain, validate
 from holdfast.errors import ConfigurationError, NotFoundError
 from holdfast.system.secret_store import SecretStore
 from holdfast.system.secrets import is_secret
 
-OF_THE_RELEASE = ("tasks", "services", "migrations")
+OF_THE_RELEASE = ("tasks", "services", "migrations", "hooks", "schedule")
 """Sections that a release's own holdfast.toml may set, because they belong to the code."""
 # The release decides what the code needs of a service; the operator decides on its account and its secrets.
-_OF_THE_OPERATOR = {"user"}
+_OF_THE_OPERATOR = {"user", "where"}
 _PRESETS = Path(__file__).parent.parent / "presets"
 
 
@@ -145,6 +146,11 @@ def presets() -> dict[str, str]:
     return {path.stem: path.read_text() for path in _PRESETS.glob("*.toml")}
 
 
+def sanitizing_presets() -> dict[str, str]:
+    """Return the packaged rules of sanitized backups: name -> text."""
+    return {path.stem: path.read_text() for path in (_PRESETS / "sanitize").glob("*.toml")}
+
+
 def _merge(
     target: dict[str, object], more: Mapping[str, object], origin: str, origins: dict[str, str], prefix: str = ""
 ) -> None:
@@ -205,7 +211,8 @@ def merge_release(
     sets = bool(made)
     for name, content in texts.items():
         own, not_allowed = _allowed(
-            {key: value for key, value in _parsed(content, name).items() if key in OF_THE_RELEASE}
+            {key: value for key, value in _parsed(content, name).items() if key in OF_THE_RELEASE},
+            loaded.configuration.hooks,
         )
         refused += not_allowed
         sets = sets or bool(own)
@@ -227,6 +234,14 @@ def _parsed(text: str, origin: str) -> dict[str, object]:
         raise ConfigurationError(f"{origin} is not valid TOML", [_readable(error)]) from error
 
 
+def read_files(loaded: ResolvedConfig) -> list[Path]:
+    """Return the files from which a configuration comes, or could: the operator's and those of the running release."""
+    application = loaded.configuration.application
+    names = [FILE_NAME, *environments.overlay_names(application.environment, loaded.environment_type)]
+    current = loaded.path(loaded.configuration.releases.path).parent / "current"
+    return [*(loaded.root / name for name in names), *(current / name for name in wanted_files(loaded))]
+
+
 def wanted_files(loaded: ResolvedConfig) -> tuple[str, ...]:
     """Return the names of those files of a release that this configuration lets set anything."""
     common, of_type, scripts = release_files(loaded)
@@ -238,35 +253,41 @@ def release_files(loaded: ResolvedConfig) -> tuple[str, str, str]:
     return FILE_NAME, f"holdfast.{loaded.environment_type}.toml", composer.FILE_NAME
 
 
-def _allowed(own: Mapping[str, object]) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Return what a release may set in these sections, and the keys that it may not."""
-    taken = dict(own)
-    refused: list[str] = []
-    for section in ("services", "tasks"):
+def _allowed(own: Mapping[str, object], operators: Hooks) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Return what a release may set in these sections, and the keys that it may not.
+
+    A hook that the operator has set is not mixed with one of the release.
+    """
+    taken, refused = dict(own), []
+    for section in ("services", "tasks", "hooks", "schedule"):
         tables = own.get(section)
-        if isinstance(tables, Mapping):  # the schema refuses anything else with a message
-            allowed = {name: _allowed_of(item, f"{section}.{name}", refused) for name, item in tables.items()}
-            if section == "tasks" and isinstance(allowed.get("user"), str):
-                refused.append("tasks.user")
-                del allowed["user"]
-            taken[section] = allowed
+        if not isinstance(tables, Mapping):
+            continue  # the schema refuses this, and what is no table below, with a message
+        kept: dict[str, object] = {}
+        for name, table in tables.items():
+            of_operator = section == "hooks" and (name in OF_OPERATOR or getattr(operators, name, None))
+            if of_operator or (section == "tasks" and name in _OF_THE_OPERATOR):
+                refused.append(f"{section}.{name}")
+            elif isinstance(table, Mapping):
+                kept[name], without = _without_rights(table)
+                refused += [f"{section}.{name}.{key}" for key in without]
+            else:
+                kept[name] = table
+        taken[section] = kept
     return taken, tuple(refused)
 
 
-def _allowed_of(item: object, prefix: str, refused: list[str]) -> object:
-    """Return a service or a task without the keys that only the operator may set, which are added to `refused`."""
-    if not isinstance(item, Mapping):
-        return item
-    allowed = dict(item)
-    for key in item.keys() & _OF_THE_OPERATOR:
-        refused.append(f"{prefix}.{key}")
-        del allowed[key]
+def _without_rights(table: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """Return a table without accounts, secrets and the right to run on the machine, and the keys that were left out."""
+    refused = sorted(table.keys() & _OF_THE_OPERATOR)
+    allowed = {key: value for key, value in table.items() if key not in refused}
     environment = allowed.get("environment")
     if isinstance(environment, Mapping):
         secrets = [key for key, value in environment.items() if is_secret(str(value))]
-        refused += [f"{prefix}.environment.{key}" for key in secrets]
-        allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
-    return allowed
+        refused += [f"environment.{key}" for key in secrets]
+        if secrets:
+            allowed["environment"] = {key: value for key, value in environment.items() if key not in secrets}
+    return allowed, refused
 
 
 def load(given: str | None = None, environment: str | None = None) -> ResolvedConfig:

@@ -1,4 +1,4 @@
-"""Where the keys of a configuration stand: the file that each comes from, and the line in it."""
+"""Where each key of a configuration is set: the file that each comes from, and the line in it."""
 
 from __future__ import annotations
 

@@ -56,6 +56,8 @@ def _plain(value: object, defaults: bool) -> object:
         return plain(value, defaults=defaults)
     if isinstance(value, dict):
         return {key: _plain(item, defaults) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item, defaults) for item in value]
     return value
 
 
@@ -97,7 +99,15 @@ def _sections(section: Section, prefix: str = "", name: str = "") -> Iterator[tu
 def _wrong(value: object, kind: object, key: str) -> Iterator[tuple[str, str]]:
     """Return the problems of a value that should be of a type."""
     section, is_named = section_in(kind)
-    if section is None or (takes_list(kind) and not isinstance(value, Mapping)):
+    item = get_args(bare(kind))[0] if get_origin(bare(kind)) is list else None
+    if isinstance(value, list) and section_in(item)[0] is not None and section is None:
+        for number, one in enumerate(value, 1):
+            inner = section_in(item)[0] if isinstance(one, Mapping) else None
+            if inner is not None:
+                yield from _wrong_section(one, inner, f"{key}.{number}.")
+            elif not _fits(one, item):
+                yield f"{key}.{number}", f"expected a text or a table{_got(key, one, item)}"
+    elif section is None or (takes_list(kind) and not isinstance(value, Mapping)):
         if not _fits(value, kind):
             yield key, f"expected {described(kind)}{_got(key, value, kind)}"
     elif not isinstance(value, Mapping):
@@ -224,6 +234,8 @@ def type_name(kind: object) -> str:
     if origin is list:
         item = bare(get_args(inner)[0])
         if get_origin(item) in (Union, UnionType):
+            if section_in(item)[0] is not None:
+                return "list of texts or of tables"
             return "list of texts or of lists of texts"
         return "list of texts" if item is str else "list of lists of texts"
     if origin is dict:

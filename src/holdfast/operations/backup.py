@@ -10,7 +10,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
-from holdfast.operations import index_parts, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps.backup import PublishBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.proof import ProveDatabases, ProveNewDatabases
@@ -61,6 +61,8 @@ def plan(
         parts.preflight(
             app, datasets, dumps=1, reserve=stops, stops=stops, adopts=adopt_data, saves_configuration=True
         ),
+        *hooks.for_failure(app, "after_backup"),
+        *hooks.hook(app, "before_backup"),
         parts.backup_copy(datasets),
     ]
     after: list[PlannedStep] = []
@@ -72,6 +74,7 @@ def plan(
     after.append(PublishBackup())
     if datasets.databases:
         after.append(ProveNewDatabases(datasets.databases))
+    after += hooks.hook(app, "after_backup")
     return Plan(
         kind="backup.create",
         title=f"backup ({level})",

@@ -10,7 +10,7 @@ from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
-from holdfast.operations import index_parts, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -63,6 +63,7 @@ def plan(
     affected = index_parts.affected_indices(app, databases, except_)
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
+        *hooks.for_failure(app),
         PinSource(*taken),
         CheckBackup(*taken),
         *([LoadDatabases(*taken)] if databases else []),
@@ -82,6 +83,8 @@ def plan(
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
         *index_parts.rebuild_indices(release, affected),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_clone"),
     )
     return Plan(
         kind="clone",
@@ -122,6 +125,16 @@ def _notes(app: App, source: App, instant: str, taken: Sequence[str], wanted: Se
 
 def refuse(app: App, source: App, *, unsanitized: bool) -> None:
     """Raise RefusedError where a clone is not allowed, before any backup is made for it."""
+    refuse_target(app, source)
+    if not unsanitized:
+        raise RefusedError(
+            f"data of {_named(source)} would be copied into {_named(app)} unchanged, including personal data",
+            next_step="If that is intended, add --unsanitized. The log records it.",
+        )
+
+
+def refuse_target(app: App, source: App) -> None:
+    """Raise RefusedError where nothing may be copied into an environment, or the two share what each writes into."""
     if app.loaded.environment_type == "prod":
         raise RefusedError(
             f"{_named(app)} is a production environment: cloning into it is refused",
@@ -129,11 +142,6 @@ def refuse(app: App, source: App, *, unsanitized: bool) -> None:
         )
     if shared := _shared(app, source):
         raise RefusedError(f"{_named(source)} and {_named(app)} share {', '.join(shared)}")
-    if not unsanitized:
-        raise RefusedError(
-            f"data of {_named(source)} would be copied into {_named(app)} unchanged, including personal data",
-            next_step="If that is intended, add --unsanitized. The log records it.",
-        )
 
 
 def _shared(app: App, source: App) -> list[str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 from pathlib import Path
+from typing import Literal
 
 from holdfast.application.application import App
 from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import import_list, index_parts, parts
+from holdfast.operations import hooks, import_list, index_parts, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -33,8 +34,9 @@ def plan_database(
     safety: bool = True,
     cold: bool = False,
     scratch: str = SCRATCH,
+    then: Literal["after_restore", "after_clone"] = "after_restore",
 ) -> Plan:
-    """Return the plan of an import into one database.
+    """Return the plan of an import into one database; `then` names the task and the hook that run with the new data.
 
     The source is a dump, or with `cold` a data directory that is unpacked below `scratch`.
 
@@ -55,6 +57,7 @@ def plan_database(
     references = app.loaded.configuration.backup.references
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), more=more),
+        *hooks.for_failure(app),
         load,
         *checks.before,
         *([CheckReferences()] if references is not None and references.database == name else []),
@@ -65,7 +68,7 @@ def plan_database(
     ]
     if release is not None:
         steps += [
-            *parts.tasks(app, release, "migrate", "after_restore", *index_parts.reindex(app)),
+            *parts.tasks(app, release, "migrate", then, *index_parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
@@ -74,6 +77,8 @@ def plan_database(
         *completing,
         TidyReplaced(keep_replaced=True),
         *index_parts.rebuild_indices(release, affected),
+        *parts.after_start(app, release),
+        *hooks.hook(app, then),
     )
     keep = app.loaded.configuration.upgrade.keep_replaced
     return Plan(
@@ -163,7 +168,10 @@ def plan_files(app: App, source: str, into: str, *, replace: bool = False, safet
     present = parts.only_existing(app, parts.choose(app, only=(name,)))
     if safety and not app.loaded.configuration.vaults:
         raise RefusedError("no vault is configured for the safety backup", next_step="Use --no-safety.")
-    steps: list[PlannedStep] = [parts.preflight(app, present, dumps=int(safety), stops=False)]
+    steps: list[PlannedStep] = [
+        parts.preflight(app, present, dumps=int(safety), stops=False),
+        *hooks.for_failure(app),
+    ]
     if safety:
         steps += [
             parts.backup_copy(present),

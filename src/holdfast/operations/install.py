@@ -6,7 +6,7 @@ from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import parts, provision
+from holdfast.operations import hooks, parts, provision
 from holdfast.operations.provision import Provision
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
@@ -52,7 +52,8 @@ def plan(
         )
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=int(with_vault)),
-        *provided.steps,
+        *hooks.for_failure(app),
+        *hooks.around_build(app, provided.steps),
         UnpackRelease(release),
         *parts.tasks(app, release, "prepare"),
     ]
@@ -81,6 +82,7 @@ def plan(
         UnpinBackup(),
         DropRestorePoint(),
         *parts.record_use(app),
+        *parts.after_start(app, release),
     )
     return Plan(
         kind="install",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.application.application import App
-from holdfast.model import EnvironmentUse, Plan, PlannedStep, StoredPackage
-from holdfast.operations import parts, provision
+from holdfast.model import Plan, PlannedStep
+from holdfast.model.packages import EnvironmentUse, StoredPackage
+from holdfast.operations import hooks, parts, provision
 from holdfast.steps import release as releases
 from holdfast.steps.packages import PushPackage
 from holdfast.steps.release import BuildPackage
@@ -31,7 +32,8 @@ def plan(
         tag = provision.default_tag(app, reference, commit, push=push, assets=assets)
     provision.require_free(app, tag, commit, assets=assets)
     note = provision.default_note(reference) if note is None else note
-    steps: list[PlannedStep] = [BuildPackage(commit, label, tag, note, assets)]
+    building = hooks.around_build(app, [BuildPackage(commit, label, tag, note, assets)])
+    steps: list[PlannedStep] = [*hooks.for_failure(app), *building]
     return Plan(
         kind="package.build",
         title=f"build {tag}",

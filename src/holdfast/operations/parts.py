@@ -13,7 +13,8 @@ from holdfast.config import composer, own_files
 from holdfast.config.load import FILE_NAME, merge_release, release_files
 from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
-from holdfast.model import Backup, CommitFacts, Package, PlannedStep, PlanParameters, Release
+from holdfast.model import Backup, CommitFacts, PlannedStep, PlanParameters, Release
+from holdfast.model.packages import Package
 from holdfast.operations import index_parts
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
@@ -29,7 +30,7 @@ from holdfast.steps.restore_point import PrepareRestorePoint
 from holdfast.steps.service_preparation import PrepareServices, RemoveStopped
 from holdfast.steps.service_steps import StartServices, StopServices
 from holdfast.steps.services import BEHIND, WEB
-from holdfast.steps.tasks import RunTask, TaskName
+from holdfast.steps.tasks import RunTask, RunTaskAfterStart, TaskName
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 _NAME_LETTERS = 80
@@ -325,22 +326,27 @@ def copy_ahead(app: App) -> list[PlannedStep]:
     return [PrepareRestorePoint()] if any(one.copying().ahead for one in app.context.databases.values()) else []
 
 
-def start_all(app: App, release: Release, compare: Sequence[PlannedStep] = ()) -> list[PlannedStep]:
+def start_all(
+    app: App, release: Release, compare: Sequence[PlannedStep] = (), *, behind: bool = True
+) -> list[PlannedStep]:
     """Return the steps that start web, workers and schedulers.
 
-    `compare`: what compares the rows if the web migrates at its start, before a worker sees the result.
+    `compare`: what compares the rows if the web migrates at its start, before a worker sees the result. Without
+    `behind`, a later step starts workers and schedulers.
     """
     if not app.loaded.configuration.migrations.on_start:
-        return [StartServices(release, (*WEB, *BEHIND))]
-    web, behind = StartServices(release, WEB), StartServices(release, BEHIND)
-    return [web, VerifyMigrations(release), *compare, behind]
+        return [StartServices(release, (*WEB, *BEHIND) if behind else WEB)]
+    web, last = StartServices(release, WEB), StartServices(release, BEHIND)
+    return [web, VerifyMigrations(release), *compare, *([last] if behind else [])]
 
 
-def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()) -> list[PlannedStep]:
+def migrate_and_start(
+    app: App, release: Release, may_shrink: Sequence[str] = (), *, behind: bool = True
+) -> list[PlannedStep]:
     """Return the steps that migrate, compare the rows with those from before, and start everything.
 
     `may_shrink`: tables that may lose rows this time. The rows are compared right after the migration, before anything
-    that takes long.
+    that takes long. Without `behind`, a later step starts workers and schedulers.
     """
     compare: list[PlannedStep] = [CompareRows(tuple(may_shrink))]
     migrates_at_start = app.loaded.configuration.migrations.on_start
@@ -349,7 +355,7 @@ def migrate_and_start(app: App, release: Release, may_shrink: Sequence[str] = ()
         *still_pending(app, release),
         *([] if migrates_at_start else compare),
         *tasks(app, release, "warm_cache"),
-        *start_all(app, release, compare),
+        *start_all(app, release, compare, behind=behind),
     ]
 
 
@@ -387,6 +393,12 @@ def record_use(app: App) -> list[PlannedStep]:
 def tasks(app: App, release: Release, *names: TaskName) -> list[PlannedStep]:
     """Return the steps of those tasks that the application has."""
     return [RunTask(release, name) for name in names if app.loaded.configuration.tasks.task(name) is not None]
+
+
+def after_start(app: App, release: Release | None) -> list[PlannedStep]:
+    """Return the closing step of the task that need not hold visitors; none without one or without a release."""
+    configured = app.loaded.configuration.tasks.task("after_start")
+    return [RunTaskAfterStart(release)] if configured is not None and release is not None else []
 
 
 def parameters(

@@ -10,16 +10,18 @@ from typing import Literal
 
 from holdfast.application.application import App
 from holdfast.config.similar import did_you_mean
+from holdfast.drivers.packages import patch_files
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import AppliedPatch, Package, PatchFit, Plan, PlannedStep, Release
-from holdfast.operations import parts
+from holdfast.model import Plan, PlannedStep, Release
+from holdfast.model.packages import AppliedPatch, Package, PatchFit
+from holdfast.operations import beside, hooks, parts
 from holdfast.operations.provision import Provision
 from holdfast.steps import migrations
 from holdfast.steps.migrate import CheckMigrations
 from holdfast.steps.packages import CarryPatches, PatchFile, PatchPackage
-from holdfast.steps.release import PruneReleases, UnpackRelease
+from holdfast.steps.release import UnpackRelease
 
-_MOST_BYTES = 8 << 20
+_LEAST_DIGITS = 4
 Patches = Literal["refuse", "drop", "reapply"]
 """What becomes of the patches of the running release in an upgrade."""
 
@@ -55,9 +57,6 @@ def find(app: App, reference: str) -> AppliedPatch:
     raise NotFoundError(f"{reference!r} {why}", next_step=f"{question} Run `holdfast patch list` to see them.".strip())
 
 
-_LEAST_DIGITS = 4
-
-
 def text(app: App, patch: AppliedPatch) -> bytes:
     """Return the text of a patch of the running release."""
     return app.context.packages.patch_text(package_of_current(app), patch, _look())
@@ -66,7 +65,7 @@ def text(app: App, patch: AppliedPatch) -> bytes:
 def examine(app: App, path: str, strip: int | None) -> PatchFit:
     """Return how a patch file fits to the running release. Raise NotFoundError or RefusedError."""
     package = package_of_current(app)
-    content = _content(path)
+    content = patch_files.read(Path(path))
     digest = hashlib.sha256(content).hexdigest()
     if any(one.id == digest for one in package.patches):
         raise RefusedError(
@@ -87,17 +86,6 @@ def examine(app: App, path: str, strip: int | None) -> PatchFit:
 def _look() -> str:
     """Return the name of a folder for a look at a package, outside of any operation; it names the process."""
     return f"look-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise NotFoundError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > _MOST_BYTES:
-        raise RefusedError(f"{path} is larger than {_MOST_BYTES >> 20} MiB")
-    return content
 
 
 def require_revertible(app: App, reference: str) -> AppliedPatch:
@@ -130,8 +118,6 @@ def plan_revert(app: App, reference: str) -> Plan:
 
 
 def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
-    from holdfast.operations import upgrade  # noqa: PLC0415 # it needs this module
-
     current = parts.require_installed(app)
     package = package_of_current(app)
     notes = parts.adopt_configuration(app, app.context.packages.configuration_of(package), current.label)
@@ -139,18 +125,17 @@ def _plan(app: App, kind: str, title: str, making: PatchPackage) -> Plan:
     known = migrations.known(app.context)
     steps: list[PlannedStep] = [
         making,
-        UnpackRelease(release, upgrade.kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()),
+        UnpackRelease(release, beside.kinds(app)),
         *([CheckMigrations(release, "source")] if known else []),
         *parts.tasks(app, release, "prepare", "warm_cache"),
     ]
-    all_steps, after = upgrade.switching(app, release, steps, "upgrade")
+    all_steps, after = beside.switching(app, release, steps, "upgrade")
     nothing = parts.Datasets((), (), False)
-    pruning = [] if any(isinstance(step, PruneReleases) for step in after) else [PruneReleases()]
     return Plan(
         kind=kind,
         title=title,
-        steps=(parts.preflight(app, nothing), *all_steps),
-        after_commit=(*after, *pruning, *parts.record_use(app)),
+        steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *all_steps),
+        after_commit=(*after, *parts.record_use(app)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed. To go back, run: holdfast rollback"),
         parameters=parts.parameters(app, release, mode="source", previous=current),

@@ -12,7 +12,8 @@ from holdfast.config import own_files
 from holdfast.config.load import wanted_files
 from holdfast.config.similar import no_such
 from holdfast.errors import AlreadyThereError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import RESERVED_NAMES, Package, PlannedStep, StoredPackage
+from holdfast.model import PlannedStep
+from holdfast.model.packages import RESERVED_NAMES, Package, StoredPackage
 from holdfast.steps.package_use import RecordUse
 from holdfast.steps.packages import FetchPackage, PushPackage, registry_of
 from holdfast.steps.release import BuildPackage

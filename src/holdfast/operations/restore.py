@@ -11,7 +11,7 @@ from holdfast.drivers.databases.discovery import with_databases
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
-from holdfast.operations import index_parts, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
@@ -111,6 +111,8 @@ def plan(
         *completing,
         TidyReplaced(keep_replaced=not safety),
         *index_parts.rebuild_indices(release, affected),
+        *parts.after_start(app, release),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="backup.restore",
@@ -246,6 +248,7 @@ def _steps(
     chosen = Chosen(found.id, dict(sets), datasets.databases, datasets.files, release)
     steps: list[PlannedStep] = [
         parts.preflight(app, parts.Datasets((), (), False), adopts=True),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
     ]
     if with_configuration:

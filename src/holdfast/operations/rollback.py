@@ -7,11 +7,11 @@ from pathlib import Path
 from holdfast.application.application import App
 from holdfast.config import own_files
 from holdfast.config.similar import did_you_mean
-from holdfast.engine.records import StepRecord
+from holdfast.engine.records import StepRecord, parameters_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import index_parts, parts, upgrade
+from holdfast.operations import beside, hooks, index_parts, parts
 from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -22,6 +22,8 @@ from holdfast.steps.restore import CheckBackup, Chosen, LoadDatabases, RestoreFi
 from holdfast.steps.service_steps import AdoptServices
 from holdfast.steps.swap import SwapDatabases
 from holdfast.steps.tasks import RunTask
+
+_LOADS = "import.database"  # replaces data without a change of the release
 
 
 def plan(app: App, *, to: str | None = None, discard_writes_since: str | None = None, keep_data: bool = False) -> Plan:
@@ -82,13 +84,26 @@ def _why_not(app: App, target: Release, found: Backup | None, *, keep_data: bool
         return ""
     if keep_data or not app.context.databases:
         return ""
+    if _was_left_for_this(app, target):
+        return ""
     if found is None:
         return "may have had another schema; the backup of its data is gone"
     changed = migrations.changed_schemas(app.context, found.release.get("schema", {}))
     if changed:
-        return f"may not run on the present tables of {', '.join(changed)}"
+        return f"may not run on the present schema of {', '.join(changed)}"
     migrated = _migrated_since(app, target)
     return f"comes from before {', '.join(migrated)}, where `migrate` may have changed contents" if migrated else ""
+
+
+def _was_left_for_this(app: App, target: Release) -> bool:
+    """Return whether the present release came by a rollback of the code alone from that one, which knows these data."""
+    changes = (one for one in app.journal.committed() if one.commit_facts.get("release") or one.kind == _LOADS)
+    record = next(changes, None)
+    if record is None or record.kind != "rollback":
+        return False
+    parameters = parameters_of(record)
+    previous = parameters.previous
+    return parameters.set is None and previous is not None and previous.id == target.id
 
 
 def _tolerated(app: App) -> set[str]:
@@ -177,16 +192,16 @@ def _refusal(app: App, target: Release, found: Backup | None, why: str, *, keep_
 
 
 def _code_only(app: App, current: Release, target: Release, notes: list[str]) -> Plan:
-    steps, after = upgrade.switching(app, target, [], "rollback")
+    steps, after = beside.switching(app, target, parts.tasks(app, target, "after_rollback"), "rollback")
     nothing = parts.Datasets((), (), False)
     return Plan(
         kind="rollback",
         title=f"roll back from {current.label} to {target.label} (code only)",
-        steps=(parts.preflight(app, nothing), *steps),
-        after_commit=(*after, *parts.record_use(app)),
+        steps=(parts.preflight(app, nothing), *hooks.for_failure(app), *steps),
+        after_commit=(*after, *parts.record_use(app), *parts.after_start(app, target)),
         also_locks=("backup",),
         notes=(*notes, "The data is not changed."),
-        parameters=parts.parameters(app, target),
+        parameters=parts.parameters(app, target, previous=current),
         barrier_paths=tuple(app.context.barrier_paths()),
     )
 
@@ -202,6 +217,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     affected = index_parts.affected_indices(app, databases)
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=1),
+        *hooks.for_failure(app),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
         *index_parts.load_indices(chosen, [name for name in affected if name in found.datasets]),
@@ -211,7 +227,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", *index_parts.reindex(app)),
+        *parts.tasks(app, target, "after_restore", *index_parts.reindex(app), "after_rollback"),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -221,6 +237,8 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         TidyReplaced(keep_replaced=True),
         *parts.record_use(app),
         *index_parts.rebuild_indices(target, affected),
+        *parts.after_start(app, target),
+        *hooks.hook(app, "after_restore"),
     )
     return Plan(
         kind="rollback",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from holdfast.application.application import App
+from holdfast.config.schema.configuration import KINDS
 from holdfast.config.similar import no_such
-from holdfast.errors import RefusedError, StepError
+from holdfast.errors import NotFoundError, RefusedError, StepError
 from holdfast.model import Plan
 from holdfast.operations import parts
 from holdfast.steps import services, stopped
@@ -20,9 +21,9 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
     not start a service again, or where the server of a database cannot be reached.
     """
     parts.require_installed(app)
-    for name in names:
-        if name not in app.loaded.configuration.services:
-            raise no_such("service", name, app.loaded.configuration.services)
+    asked = names
+    running = {instance.service for instance in services.wanted(app.context)}
+    names = _named(app, action, names, running)
     if action != "stop":
         app.context.require_markers()
         _require_databases(app)
@@ -37,16 +38,77 @@ def plan(app: App, action: Action, names: Sequence[str]) -> Plan:
         if along
         else []
     )
+    notes += _not_meant(app, asked)
     if again:
         notes.append(f"{', '.join(again)} is started with {', '.join(names)}, with which it was stopped.")
     step = CommandServices(action, tuple(wanted), along=tuple(along), again=tuple(again))
     return Plan(
         kind=f"service.{action}",
-        title=f"service {action} {' '.join(names)}".strip() + step.others,
+        title=f"service {action} {' '.join(names if asked else ())}".strip() + step.others,
         steps=(step,),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
     )
+
+
+def _named(app: App, action: Action, asked: Sequence[str], running: Collection[str]) -> list[str]:
+    """Return the services that names and kinds mean; none for all of them.
+
+    A restart of all, or of a kind, leaves stopped ones as they are. Raise NotFoundError, RefusedError.
+    """
+    named = chosen(app, asked)
+    by_name = {one for name in asked for one in chosen(app, [name]) if name == one}
+    if action != "restart":
+        return named
+    found = [name for name in named or app.loaded.configuration.running_services() if name in {*running, *by_name}]
+    if not found:
+        raise RefusedError(
+            f"none of {', '.join(named)} runs" if named else "no service runs",
+            next_step=f"Run: {' '.join(['holdfast service start', *asked])}",
+        )
+    return found
+
+
+def chosen(app: App, asked: Sequence[str]) -> list[str]:
+    """Return the services that names and kinds mean. The name of a service with several instances means all of them.
+
+    Raise NotFoundError.
+    """
+    configuration = app.loaded.configuration
+    known = configuration.running_services()
+    found: dict[str, None] = {}
+    for name in asked:
+        kind = KINDS.get(name, name)
+        if name in known:
+            meant = [name]
+        elif name in configuration.services:
+            meant = configuration.instance_names(name)
+        elif kind in services.STOP_ORDER:
+            meant = [one for one in known if configuration.service_kind(one) == kind]
+            if not meant:
+                raise NotFoundError(f"there is no service of kind {name}", next_step=f"Known: {', '.join(known)}.")
+        else:
+            raise no_such("service", name, [*known, *configuration.services])
+        found |= dict.fromkeys(meant)
+    return list(found)
+
+
+def _not_meant(app: App, asked: Sequence[str]) -> list[str]:
+    """Return notes on services of a kind whose name is also that of a service, which is what it means."""
+    configuration = app.loaded.configuration
+    known = configuration.running_services()
+    notes = []
+    for name in asked:
+        kind = KINDS.get(name, name)
+        others = [one for one in known if configuration.service_kind(one) == kind and one not in asked]
+        if name in configuration.services and kind in services.STOP_ORDER and others:
+            others = [one for one in others if one not in configuration.instance_names(name)]
+            notes += (
+                [f"{name} means the service of that name, not others of its kind: {', '.join(others)}"]
+                if others
+                else []
+            )
+    return notes
 
 
 def _require_databases(app: App) -> None:

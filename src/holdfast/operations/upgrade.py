@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 
 from holdfast.application import development
 from holdfast.application.application import App
 from holdfast.config.schema.section import seconds_of
 from holdfast.errors import AlreadyThereError, RefusedError, UsageError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
-from holdfast.operations import parts, provision
+from holdfast.operations import beside, hooks, parts, provision
 from holdfast.operations.patches import Patches, carried
 from holdfast.operations.provision import Provision
 from holdfast.steps import services
-from holdfast.steps.backup import UnpinBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
 from holdfast.steps.indices import DropIndexCopies, ProtectIndices
@@ -24,7 +22,7 @@ from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, r
 from holdfast.steps.release import PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
 from holdfast.steps.service_steps import AdoptServices, StartServices, StopServices
-from holdfast.steps.services import BEHIND, WEB
+from holdfast.steps.services import BEHIND
 
 _WORTH_TELLING_SECONDS = 0.1
 
@@ -54,7 +52,7 @@ def plan(
     if allow_incompatible and mode != "rolling":
         raise UsageError("--allow-incompatible is for --rolling", next_step="Leave it out, or add --rolling.")
     current = parts.require_installed(app)
-    known_services = list(app.loaded.configuration.services)
+    known_services = list(app.loaded.configuration.running_services())
     if provided is None:
         _refuse_running(app, current, reference, again=again)
         provided = provision.building(app, reference, push=push)
@@ -74,7 +72,7 @@ def plan(
             " To go back, run: holdfast rollback"
         )
     release = parts.new_release(app, provided.package, label, commit)
-    making = (*provided.steps, *carry)
+    making = (*hooks.around_build(app, provided.steps), *carry)
     backup = backup and bool(app.loaded.configuration.vaults)
     saved = parts.only_existing(app, parts.choose(app, except_=backup_except))
     everything = parts.only_existing(app, parts.choose(app))
@@ -104,9 +102,15 @@ def plan(
                 copies=mode == "maintenance",
                 saves_configuration=backup,
             ),
+            *hooks.for_failure(app),
             *steps,
         ),
-        after_commit=(*after, *parts.record_use(app)),
+        after_commit=(
+            *after,
+            *parts.record_use(app),
+            *parts.after_start(app, release),
+            *hooks.hook(app, "post_upgrade", release),
+        ),
         also_locks=("backup",),
         notes=tuple(notes),
         parameters=parameters,
@@ -192,12 +196,16 @@ def _maintenance(
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
     indices = tuple(app.loaded.configuration.indices)
+    opened = hooks.hook(app, "post_maintenance", release)
+    if opened:  # its author counts on it that what works in the background starts after it
+        opened += [StartServices(release, BEHIND, tolerant=True), AdoptServices()]
     files, databases = parts.finalize_backup_steps(saved, f"before the upgrade to {label}")
     steps: list[PlannedStep] = [
         *making,
         UnpackRelease(release),
         CheckMigrations(release, "maintenance"),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if backup and recent is None:
         steps += parts.backup_before(app, saved, "live", label, tolerant=True)
@@ -206,6 +214,7 @@ def _maintenance(
     steps += [
         *parts.copy_ahead(app),
         *parts.prepare(app, release, "migrate", "warm_cache"),
+        *hooks.hook(app, "pre_maintenance", release),
         CloseGate(f"upgrade to {label}"),
         StopServices(keeps=True),
         CountRows(),
@@ -217,11 +226,12 @@ def _maintenance(
         *([ProtectIndices(indices)] if indices else []),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
-        *parts.migrate_and_start(app, release, may_shrink),
+        *parts.migrate_and_start(app, release, may_shrink, behind=not opened),
     ]
     after: list[PlannedStep] = [
         AdoptServices(),
         OpenGate(),
+        *opened,
         *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
@@ -231,38 +241,17 @@ def _maintenance(
     return steps, after
 
 
-def kinds_beside(app: App) -> tuple[str, ...]:
-    """Return the kinds of services that can start next to the old ones; none if that is not possible.
-
-    A web reaches its backend by itself. Two versions of both need two addresses, such as a socket in each release: both
-    commands name the release then.
-    """
-    configuration = app.loaded.configuration
-    named = {
-        name: any("{release}" in word for word in service.command)
-        for name, service in configuration.services.items()
-        if configuration.service_kind(name) in WEB
-    }
-    running = [instance for instance in services.wanted(app.context) if instance.kind in WEB]
-    kinds = {*(configuration.service_kind(name) for name in named), *(instance.kind for instance in running)}
-    if "backend" not in kinds:
-        return ("web", "worker")
-    alone = all(any(instance.directory in word for word in instance.command) for instance in running)
-    possible = app.context.containers is None and all(named.values()) and alone
-    return (*WEB, "worker") if possible else ()
-
-
 def _refuse_without_front(app: App, mode: Mode) -> None:
-    if not kinds_beside(app):
-        raise RefusedError(
-            f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
-            next_step="Upgrade in maintenance mode. Without containers it is possible if both commands contain"
-            " {release}, as for a socket at {release}/var/app.sock.",
-        )
     if app.loaded.configuration.gate.kind == "none":
         raise RefusedError(
             f"a {mode} upgrade needs a gate that can send visitors from the old web to the new one",
             next_step='Set `gate.kind` to "front", "nginx" or "caddy", or upgrade in maintenance mode.',
+        )
+    if not beside.kinds(app):
+        raise RefusedError(
+            f"a {mode} upgrade starts a second web, and this web sends visitors to another service at a fixed address",
+            next_step="Upgrade in maintenance mode. Without containers it is possible if both commands contain"
+            " {release}, as for a socket at {release}/var/app.sock.",
         )
     if not any(instance.kind == "web" for instance in services.wanted(app.context)):
         raise RefusedError(
@@ -284,12 +273,13 @@ def _beside(
 
     No undo touches the data.
     """
-    kinds = kinds_beside(app)
+    kinds = beside.kinds(app)
     steps: list[PlannedStep] = [
         *making,
         UnpackRelease(release, kinds),
         CheckMigrations(release, mode, allow_incompatible=allow_incompatible),
         *parts.tasks(app, release, "prepare"),
+        *hooks.hook(app, "pre_upgrade", release),
     ]
     if mode == "rolling":
         if backup:
@@ -298,45 +288,5 @@ def _beside(
         if app.loaded.configuration.tasks.task("migrate") is not None:
             steps += [MigrateWhileServing(release), *parts.still_pending(app, release)]
     steps += parts.tasks(app, release, "warm_cache")
-    steps.append(StartServices(release, kinds, during="upgrade", beside=divided(app)))
-    return steps, beside_after(app, release)
-
-
-def divided(app: App) -> bool | None:
-    """Return True if some workers cannot run next to the old ones, so that the others are started before the commit."""
-    return True if any(not service.beside for service in app.loaded.configuration.services.values()) else None
-
-
-def switching(
-    app: App, release: Release, making: Sequence[PlannedStep], during: Literal["upgrade", "rollback"]
-) -> tuple[list[PlannedStep], list[PlannedStep]]:
-    """Return the steps that change only the code: next to the old services where possible, else behind the page.
-
-    `making` creates the release.
-    """
-    kinds = kinds_beside(app) if app.loaded.configuration.gate.kind != "none" else ()
-    if kinds and any(item.kind == "web" for item in services.wanted(app.context)):
-        return [*making, StartServices(release, kinds, during=during, beside=divided(app))], beside_after(app, release)
-    steps: list[PlannedStep] = [
-        *making,
-        *parts.prepare(app, release),
-        CloseGate(f"{during} to {release.label}"),
-        StopServices(keeps=True),
-        SwitchRelease(release),
-        *parts.start_all(app, release),
-    ]
-    return steps, [AdoptServices(), OpenGate(), *parts.remove_stopped(app)]
-
-
-def beside_after(app: App, release: Release) -> list[PlannedStep]:
-    """Return the closing steps of every change that started new services next to the old ones."""
-    late = ("scheduler",) if divided(app) is None else BEHIND
-    return [
-        SwitchRelease(release),
-        OpenGate(drains=True),
-        AdoptServices(retire=True),
-        StartServices(release, late, tolerant=True, beside=None if divided(app) is None else False),
-        AdoptServices(),
-        UnpinBackup(),
-        PruneReleases(),
-    ]
+    steps.append(StartServices(release, kinds, during="upgrade", beside=beside.divided(app)))
+    return steps, beside.after(app, release)

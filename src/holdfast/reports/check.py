@@ -19,6 +19,7 @@ from holdfast.config.secret_references import everywhere
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
 from holdfast.reports import indices, status
+from holdfast.reports.maintenance import overdue
 from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
 
@@ -275,7 +276,7 @@ def _services(app: App) -> list[Problem]:
 
 def _gate(app: App) -> list[Problem]:
     """Return the gate's problems; a port that `adopt` frees is none."""
-    found = app.context.gate.check()
+    found = [*app.context.gate.check(), *overdue(app.context.gate.state().hold)]
     release = app.context.current_release()
     containers = app.context.containers
     listen = app.loaded.configuration.gate.listen

@@ -24,7 +24,7 @@ def with_health(app: App, statuses: Mapping[str, ServiceStatus]) -> dict[str, Se
     found = dict(statuses)
     for instance in services.wanted(app.context):
         status = found.get(instance.name)
-        service = app.loaded.configuration.services.get(instance.service)
+        service = app.loaded.configuration.running_services().get(instance.service)
         if status is not None and status.running and service is not None and service.health and instance.port:
             healthy = status.healthy is not False and _answers(instance.port, service)
             found[instance.name] = replace(status, healthy=healthy)

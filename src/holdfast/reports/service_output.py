@@ -20,7 +20,7 @@ def chosen(app: App, name: str) -> tuple[RunsServices, str, list[str]]:
         return app.context.gate_runtime, gate.name, []
     runtime = app.context.runtime
     kept = runtime.outputs()
-    configured = list(app.loaded.configuration.services)
+    configured = list(app.loaded.configuration.running_services())
     if name in kept and name not in configured:
         return runtime, name, []
     if name not in configured:

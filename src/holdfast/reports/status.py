@@ -16,7 +16,8 @@ from holdfast.engine.records import OperationRecord
 from holdfast.errors import NotFoundError, StepError
 from holdfast.model import GateState, JsonObject, Outcome, Release, ServiceStatus, StepState
 from holdfast.reports.health import with_health
-from holdfast.steps import stopped
+from holdfast.reports.maintenance import status_of
+from holdfast.steps import services, stopped
 
 
 class Report(msgspec.Struct):
@@ -46,11 +47,11 @@ def report(app: App) -> Report:
         nothing = "no service is running"
     except StepError as error:
         statuses, nothing = None, error.what
-    services, ended = with_stopped(app, statuses)
-    if statuses is None or not services:
+    listed, ended = with_stopped(app, statuses)
+    if statuses is None or not listed:
         found.lines.append(("service", nothing))
-    found.data["services"], found.data["stopped"] = [asdict(item) for item in services], ended
-    for item in services:
+    found.data["services"], found.data["stopped"] = [asdict(item) for item in listed], ended
+    for item in listed:
         health = {True: ", healthy", False: ", not healthy", None: ""}[item.healthy]
         found.lines.append(("service", f"{item.name}: {item.detail}{health}"))
     if release is None and not app.journal.unfinished():
@@ -70,7 +71,7 @@ def report(app: App) -> Report:
 def _gate_text(gate: GateState) -> str:
     if gate.open:
         return "open"
-    return f"closed ({'maintenance by the operator' if gate.hold is not None else 'by an operation'})"
+    return status_of(gate.hold).text if gate.hold is not None else "closed (by an operation)"
 
 
 def gate_is_down(app: App) -> bool:
@@ -86,6 +87,16 @@ def not_running(app: App) -> list[str]:
     gate = [server.name] if server is not None and gate_is_down(app) else []
     ended = stopped.stopped(app.context, app.context.runtime.statuses())
     return [*gate, *(item.service for item in ended if item.should_run)]
+
+
+def down(app: App, statuses: Mapping[str, ServiceStatus]) -> list[str]:
+    """Return the services that should run now and do not, or are not healthy."""
+    found = []
+    for instance in services.wanted(app.context):
+        status = statuses.get(instance.name)
+        if status is None or not status.running or status.healthy is False:
+            found.append(instance.service)
+    return found
 
 
 def with_stopped(

@@ -17,7 +17,8 @@ from holdfast import VERSION
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
-from holdfast.model import Backup, Facts, Package, Snapshot, Stored
+from holdfast.model import Backup, Facts, Snapshot, Stored
+from holdfast.model.packages import Package
 from holdfast.steps import consistency, index_snapshots, migrations, switches, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 
@@ -199,7 +200,10 @@ def manifest_of(
         if with_migrations:
             facts["migrations"] = migrations.applied(application)
     else:
-        facts["schema"] = {name: migrations.fingerprint(snapshot.tables) for name, snapshot in taken.snapshots.items()}
+        facts["schema"] = {
+            name: migrations.fingerprint(snapshot.tables, snapshot.schema_version)
+            for name, snapshot in taken.snapshots.items()
+        }
     return Backup(
         id=vault.new_id(),
         sequence=max((item.sequence for item in existing), default=0) + 1,

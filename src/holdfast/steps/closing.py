@@ -92,7 +92,7 @@ class CompleteBackup(TypedStep[CompleteFacts], frozen=True):
         manifest.datasets[name] = backup.database_facts(application, run, name, snapshot)
         manifest.size_bytes, manifest.new_bytes = backup.totals_of(manifest.datasets)
         if "schema" in manifest.release:
-            manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables)
+            manifest.release["schema"][name] = migrations.fingerprint(snapshot.tables, snapshot.schema_version)
 
 
 def _last_pass(context: OperationContext) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from holdfast.application import bundles, schema_changes
 from holdfast.application.context import ApplicationContext
 from holdfast.application.frameworks import FRAMEWORKS, applied_names, shipped_names
-from holdfast.drivers.protocols.databases import Queryable
+from holdfast.drivers.protocols.databases import Database, Queryable
+from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Facts, Release
 from holdfast.steps import tasks
@@ -185,10 +186,16 @@ def _manage(migrate: Sequence[Sequence[str]], console: Sequence[str]) -> list[st
     return list(console) or ["python", "manage.py"]
 
 
-def fingerprint(tables: Mapping[str, Facts]) -> str:
-    """Return a digest of a schema: the names of its tables and columns."""
+def fingerprint(tables: Mapping[str, Facts], version: str) -> str:
+    """Return a digest of a schema: the names of its tables and columns, and the version that the application keeps."""
     lines = sorted(f"{table}({', '.join(facts['columns'])})" for table, facts in tables.items())
+    lines += [f"version {version}"] if version else []
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _present_fingerprint(database: Dataset) -> str:
+    version = database.schema_version() if isinstance(database, Database) else ""
+    return fingerprint(database.tables(budget_seconds=0), version)
 
 
 def changed_schemas(application: ApplicationContext, known_schemas: Mapping[str, str]) -> list[str]:
@@ -198,7 +205,7 @@ def changed_schemas(application: ApplicationContext, known_schemas: Mapping[str,
         for name, digest in known_schemas.items()
         if name in application.databases
         and application.databases[name].inspect()["exists"]
-        and fingerprint(application.databases[name].tables(budget_seconds=0)) != digest
+        and _present_fingerprint(application.databases[name]) != digest
     ]
 
 

@@ -8,7 +8,7 @@ import time
 
 from holdfast.application.context import ApplicationContext
 from holdfast.errors import CancelledError, HoldfastError
-from holdfast.model import PATCHED, EnvironmentUse
+from holdfast.model.packages import PATCHED, EnvironmentUse
 from holdfast.steps.release import known_releases
 from holdfast.steps.typed import Context, NoFacts, TypedStep
 
@@ -16,8 +16,8 @@ from holdfast.steps.typed import Context, NoFacts, TypedStep
 class RecordUse(TypedStep[NoFacts], frozen=True):
     """Record which packages a prune of any environment must keep in the registry.
 
-    An application must not stand still because of a registry: where it does not answer, the operator is told, and the
-    next operation records it.
+    A registry that does not answer must not stop an application. The operation then reports that, and the next one
+    records the packages.
     """
 
     name = "package.record"

@@ -10,12 +10,11 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.application.context import ApplicationContext
+from holdfast.drivers.packages import patch_files
 from holdfast.drivers.protocols.packages import Registry
 from holdfast.errors import DamagedError, DamagedPackageError, NotFoundError, RefusedError
-from holdfast.model import Package, Patch
+from holdfast.model.packages import Package, Patch
 from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
-
-_MOST_BYTES = 8 << 20
 
 
 class PackageFacts(StepFacts):
@@ -133,9 +132,8 @@ class PatchFile(msgspec.Struct, frozen=True):
 
 
 def _read(file: PatchFile, paths: tuple[str, ...]) -> Patch:
-    """Return the text of a patch file. Raise RefusedError where it is another one than when the plan was made."""
-    with open(file.path, "rb") as opened:
-        text = opened.read(_MOST_BYTES + 1)
+    """Return the text of a patch file. Raise NotFoundError, or RefusedError where it was changed since the plan."""
+    text = patch_files.read(Path(file.path))
     if hashlib.sha256(text).hexdigest() != file.id:
         raise RefusedError(f"{file.path} was changed meanwhile", next_step="Run the command again.")
     return Patch(file.id, Path(file.path).name, text, file.strip, paths)

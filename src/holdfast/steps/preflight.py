@@ -16,6 +16,7 @@ from holdfast.config.secret_references import of_services
 from holdfast.engine.records import OperationRecord
 from holdfast.errors import NoSpaceError, RefusedError
 from holdfast.model import Outcome, Problem, StepState
+from holdfast.steps import release_paths
 from holdfast.steps.candidates import COMPLETE, LAST_PASS
 from holdfast.steps.services import refuse_blocked
 from holdfast.steps.typed import Context, NoFacts, TypedStep
@@ -64,6 +65,7 @@ class Preflight(TypedStep[NoFacts], frozen=True):
         self._check_services(application)
         self._check_space(application)
         _check_secrets(application, comes_back=self.adopts)
+        release_paths.refuse_groups(application)
         application.claim()
         remove_outdated(application)
         if self.reserve:

@@ -13,7 +13,8 @@ from msgspec.structs import asdict, replace
 from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.errors import NotFoundError, RefusedError
-from holdfast.model import PATCHED, Backup, Package, Release
+from holdfast.model import Backup, Release
+from holdfast.model.packages import PATCHED, Package
 from holdfast.steps.packages import CarryPatches, FetchPackage, PackageFacts, PatchPackage
 from holdfast.steps.release_paths import link_shared, make_writable, missing_shared, remove_seeds, seeds
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
@@ -102,7 +103,7 @@ class UnpackRelease(TypedStep[UnpackFacts], frozen=True):
     def _refuse_beside(self, application: ApplicationContext, context: OperationContext) -> None:
         """Raise RefusedError where services that should start next to the old ones cannot."""
         configuration = application.loaded.configuration
-        names = [name for name in configuration.services if configuration.service_kind(name) in self.beside]
+        names = [name for name in configuration.running_services() if configuration.service_kind(name) in self.beside]
         if not names:
             return
         against, without = application.runtime.beside(self.release.path, names)
@@ -297,6 +298,6 @@ class PruneReleases(TypedStep[NoFacts], frozen=True):
         used = used_packages(application, releases[:keep])
         # What was built later than all of them may wait for its deployment.
         newest = max((package.built_at for package in packages if package.id in used), default="")
-        spare = [package for package in packages if package.id not in used and package.built_at <= newest]
-        for package in spare[: max(0, len(packages) - max(keep, len(used)))]:
-            application.packages.remove(package.id)
+        spare = [package for package in packages if package.id not in used and package.built_at < newest]
+        beyond = spare[: max(0, len(packages) - max(keep, len(used)))]
+        application.packages.remove(*(package.id for package in beyond))

@@ -5,6 +5,7 @@ Holdfast creates what is missing for the account of the application, and never c
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import stat
@@ -12,8 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from holdfast.application.context import ApplicationContext
+from holdfast.config.schema import WritablePath
 from holdfast.errors import RefusedError
-from holdfast.system import durable
+from holdfast.system import confined, durable
 from holdfast.system.accounts import Account, account_of
 
 
@@ -139,31 +141,94 @@ def make_folder(path: Path, account: Account) -> None:
         durable.sync_directory(path.parent)
 
 
-def make_writable(application: ApplicationContext, release: Path) -> None:
-    """Give the configured paths of a new release to the account of the application. Idempotent.
+def refuse_groups(application: ApplicationContext) -> None:
+    """Raise RefusedError for a group of `source.writable` that does not exist, or that Holdfast cannot give."""
+    for one in application.loaded.configuration.source.writable_paths():
+        if one.group and os.geteuid() != 0 and _gid_of(one) not in (os.getegid(), *os.getgroups()):
+            raise RefusedError(
+                f"source.writable: only root can give {one.path} to the group {one.group}",
+                next_step="Run Holdfast as root, or as an account of that group.",
+            )
+        _gid_of(one)
 
-    Raise RefusedError where such a path leads out of the release.
+
+def _gid_of(one: WritablePath) -> int:
+    """Return the number of a path's group; -1 without one, which changes nothing. Raise RefusedError."""
+    try:
+        return grp.getgrnam(one.group).gr_gid if one.group else -1
+    except KeyError:
+        raise RefusedError(
+            f"source.writable: there is no group {one.group!r} on this machine",
+            next_step=f"Create it, for example with `groupadd --system {one.group}`, or correct holdfast.toml.",
+        ) from None
+
+
+def make_writable(application: ApplicationContext, release: Path) -> None:
+    """Give the configured paths of a new release to the account of the application, or to a group. Idempotent.
+
+    Raise RefusedError where such a path is a link, or is below one.
     """
     account = owner_of(application)
-    for inside in application.loaded.configuration.source.writable:
-        path = release / inside
-        if not path.is_symlink() and not path.exists():
-            path.mkdir(parents=True, mode=0o755)
-        if os.path.realpath(path) != os.path.normpath(os.path.realpath(release) + "/" + inside):
-            raise RefusedError(
-                f"source.writable: {inside} is a link, or is below one",
-                next_step="Name the folder itself, or share the path with `source.shared`.",
-            )
-        if account.ids is not None:
-            _give(path, account.ids[0], account.ids[1])
+    with confined.Beneath(release) as beneath:
+        for one in application.loaded.configuration.source.writable_paths():
+            uid, gid = -1, _gid_of(one)
+            if not one.group and account.ids is not None:
+                uid, gid = account.ids[:2]
+            path = os.fsencode(os.path.normpath(one.path))
+            try:
+                _make_path(beneath, path)
+                descriptor = beneath.open(path, os.O_PATH)
+            except OSError as error:
+                raise RefusedError(
+                    f"source.writable: {one.path} is a link, or is below one ({error.strerror})",
+                    next_step="Name the folder itself, or share the path with `source.shared`.",
+                ) from error
+            try:
+                if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                    raise RefusedError(
+                        f"source.writable: {one.path} is a link",
+                        next_step="Name the folder itself, or share the path with `source.shared`.",
+                    )
+                _give(descriptor, one, uid, gid)
+            finally:
+                os.close(descriptor)
 
 
-def _give(path: Path, uid: int, gid: int) -> None:
-    """Change the owner of a tree; the release still belongs to Holdfast alone, and no link is followed."""
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        os.chown(path, uid, gid, follow_symlinks=False)
-        return
-    for _, folders, files, folder in os.fwalk(path, topdown=False, follow_symlinks=False):
-        for name in (*folders, *files):
-            os.chown(name, uid, gid, dir_fd=folder, follow_symlinks=False)
-        os.fchown(folder, uid, gid)
+def _make_path(beneath: confined.Beneath, path: bytes) -> None:
+    """Create missing folders of a path, and never through a link. Raise OSError."""
+    above = b""
+    for name in path.split(b"/"):
+        inner = above + b"/" + name if above else name
+        if inner != b"." and beneath.status(inner) is None:
+            os.mkdir(name, 0o755, dir_fd=beneath.folder(above))
+        above = inner
+
+
+def _give(descriptor: int, one: WritablePath, uid: int, gid: int) -> None:
+    """Change owner, group and mode of what is open, and of the tree below it if that is meant. No link is followed.
+
+    A folder comes after its contents: until then it belongs to Holdfast, and nobody can replace what is in it.
+    """
+    if one.recursive and stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        for name in os.listdir(confined.place_of(descriptor)):
+            inner = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            try:
+                _give(inner, one, uid, gid)
+            finally:
+                os.close(inner)
+    status, place = os.fstat(descriptor), confined.place_of(descriptor)
+    if (uid, gid) != (-1, -1):
+        os.chown(place, uid, gid)
+    if not stat.S_ISLNK(status.st_mode) and (mode := _mode_of(one, status.st_mode)) != stat.S_IMODE(status.st_mode):
+        os.chmod(place, mode)
+
+
+def _mode_of(one: WritablePath, present: int) -> int:
+    """Return the mode that a folder or file gets; a file is no more executable than before, and has no special bits."""
+    is_folder, mode = stat.S_ISDIR(present), stat.S_IMODE(present)
+    if one.mode:
+        wanted = int(one.mode, 8)
+        return wanted if is_folder else wanted & (0o777 if mode & 0o100 else 0o666)
+    if one.group:
+        return mode | (0o070 if is_folder else 0o060)
+    return mode

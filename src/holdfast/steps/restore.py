@@ -13,7 +13,8 @@ from holdfast.application.context import ApplicationContext
 from holdfast.drivers.protocols.vaults import StoredBackup, Vault
 from holdfast.drivers.vaults.factory import open_vault_of
 from holdfast.errors import DamagedError, NoSpaceError, RefusedError
-from holdfast.model import Backup, Entry, Facts, Package, Release
+from holdfast.model import Backup, Entry, Facts, Release
+from holdfast.model.packages import Package
 from holdfast.steps import backup, difference, migrations, release_paths, tasks, vault_files
 from holdfast.steps.candidates import CandidateFacts
 from holdfast.steps.release import UnpackFacts, remove_unpacked, unpack_package

@@ -9,6 +9,7 @@ from holdfast.application.context import ApplicationContext
 from holdfast.application.health import verify
 from holdfast.errors import StepError
 from holdfast.model import ServiceInstance
+from holdfast.steps import stopping
 from holdfast.steps.services import (
     chosen,
     load_instances,
@@ -60,13 +61,7 @@ class StopUsers(TypedStep[WarningFacts], frozen=True):
             save_instances(memory, wanted(application))
         users = [item for item in load_instances(memory) if item.service in self.services]
         set_wanted(application, [item for item in load_instances(memory) if item not in users])
-        for together in stop_groups(users):
-            late = application.runtime.stop(*(item.name for item in together))
-            for name, seconds in late.items():
-                note = f"{name} had to be killed after {seconds:g} s"
-                context.say(note)
-                context.facts.warnings = [*(context.facts.warnings or []), note]
-                context.record()
+        stopping.stop(application, context, users)
 
     def undo(self, application: ApplicationContext, context: Context[WarningFacts]) -> None:
         """Start them again, with the values from before."""

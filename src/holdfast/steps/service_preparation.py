@@ -84,7 +84,7 @@ def planned(
     `ports` are those that were chosen already. What the runtime keeps of an instance is used with its port. `beside`:
     only those that can run next to the old ones, or only the others.
     """
-    services = application.loaded.configuration.services
+    services = application.loaded.configuration.running_services()
     kind = application.loaded.configuration.service_kind
     ran = _ran_before(application, context)
     present = application.runtime.services_of(release.path, services)
@@ -107,7 +107,8 @@ def planned(
 def runs_beside(application: ApplicationContext, name: str) -> bool:
     """Return whether two versions of a service can run next to each other."""
     configuration = application.loaded.configuration
-    return configuration.services[name].beside and configuration.service_kind(name) != "scheduler"
+    alone = configuration.service_kind(name) in ("websocket", "scheduler")
+    return configuration.running_services()[name].beside and not alone
 
 
 def _ran_before(application: ApplicationContext, context: OperationContext) -> set[str] | None:
@@ -116,11 +117,23 @@ def _ran_before(application: ApplicationContext, context: OperationContext) -> s
     instances = load_instances(memory) if memory.exists() else wanted(application)
     if not instances and (application.current_release() is None or not memory.exists()):
         return None
-    ran = {instance.service for instance in instances}
+    ran = _by_present_names(application, {instance.service for instance in instances})
     served = [instance.service for instance in instances if instance.kind in WEB]
     kind = application.loaded.configuration.service_kind
     # Web and backend serve together: if one ran, a release that has both needs both.
-    return ran | {name for name in application.loaded.configuration.services if served and kind(name) in WEB}
+    return ran | {name for name in application.loaded.configuration.running_services() if served and kind(name) in WEB}
+
+
+def _by_present_names(application: ApplicationContext, ran: set[str]) -> set[str]:
+    """Return the services that ran by the names that they have now, if another number of instances is configured."""
+    configuration = application.loaded.configuration
+    for name in configuration.services:
+        names = configuration.instance_names(name)
+        if names == [name] and any(one.rpartition("-")[0] == name and one.rpartition("-")[2].isdigit() for one in ran):
+            ran = ran | {name}
+        elif name in ran:
+            ran = ran | set(names)
+    return ran
 
 
 def _is_new(context: OperationContext, name: str) -> bool:

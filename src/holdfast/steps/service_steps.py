@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from holdfast.application.health import is_healthy, verify
 from holdfast.application.instances import configured, instance_of, target_of
 from holdfast.errors import PortTakenError, StepError
 from holdfast.model import Release, ServiceInstance
+from holdfast.steps import stopping
 from holdfast.steps.service_preparation import PrepareServices, planned, runs_beside, shown
 from holdfast.steps.services import (
     BEHIND,
@@ -30,7 +31,6 @@ from holdfast.steps.services import (
     set_wanted,
     start_wanted,
     started,
-    stop_groups,
     wanted,
 )
 from holdfast.steps.typed import Context, NoFacts, OperationContext, TypedStep, WarningFacts
@@ -39,7 +39,6 @@ from holdfast.system.ports import free_loopback_port
 _UNWELL_SECONDS = 10.0  # visitors wait meanwhile
 _UNDO_STOP_SECONDS = 2.0  # visitors wait meanwhile, and what the service has written is put back
 _PORT_ATTEMPTS = 3
-_WarningsT = TypeVar("_WarningsT", bound=WarningFacts)
 
 
 # --- stopping -----------------------------------------------------------------------------------------
@@ -78,7 +77,10 @@ class StopServices(TypedStep[StopFacts], frozen=True):
             context.record()
         set_wanted(application, [])
         instances = load_instances(memory)
-        _stop(application, context, instances, keep=self.keeps)
+        if stopping.drained(application, instances):
+            stopping.stop(application, context, [one for one in instances if one.kind == "scheduler"], keep=self.keeps)
+            stopping.drain(application, context, instances)
+        stopping.stop(application, context, instances, keep=self.keeps)
         prepared = context.facts_of(PrepareServices)
         _stop_others(application, {item.name for item in instances} | set((prepared and prepared.instances) or []))
 
@@ -101,37 +103,14 @@ class ResumeServices(TypedStep[NoFacts], frozen=True):
         _start_stopped(application, context, (stopped.verified if stopped is not None else None) or [])
 
 
-def _stop(
-    application: ApplicationContext,
-    context: Context[_WarningsT],
-    instances: Sequence[ServiceInstance],
-    *,
-    keep: bool = False,
-    at_most_seconds: float | None = None,
-) -> None:
-    """Stop instances in order; note one that had to be killed, because its work was cut off."""
-    by_name = {instance.name: instance for instance in instances}
-    for together in stop_groups(instances):
-        names = [item.name for item in together]
-        late = application.runtime.stop(*names, keep=keep, at_most_seconds=at_most_seconds)
-        for name, seconds in late.items() if at_most_seconds is None else ():
-            note = (
-                f"service {by_name[name].service} had to be killed after {seconds:g} s: it did not end by itself within"
-                " its stop_timeout_seconds"
-            )
-            context.say(note)
-            context.facts.warnings = [*(context.facts.warnings or []), note]
-            context.record()
-
-
 def _well(application: ApplicationContext, running: Sequence[ServiceInstance]) -> list[str]:
     """Return the healthy instances, which an undo can verify. An unhealthy web says nothing about its backends."""
     statuses = application.runtime.statuses()
     well = []
     for item in running:
         status = statuses.get(item.name)
-        stands = status is not None and status.running and status.healthy is not False
-        if stands and is_healthy(application, item, configured(application, item))[0]:
+        runs = status is not None and status.running and status.healthy is not False
+        if runs and is_healthy(application, item, configured(application, item))[0]:
             well.append(item.name)
     if any(item.kind == "web" and item.name not in well for item in running):
         well = [item.name for item in running if item.name in well and item.kind != "backend"]
@@ -289,13 +268,13 @@ class StartServices(TypedStep[StartFacts], frozen=True):
         begun = started(application, context.operation)
         mine = [item for item in begun if item.release == self.release.id and item.kind in self.kinds]
         hurried = context.plan_parameters.mode == "maintenance"  # in the other modes no data is put back
-        _stop(application, context, mine, at_most_seconds=_UNDO_STOP_SECONDS if hurried else None)
+        stopping.stop(application, context, mine, at_most_seconds=_UNDO_STOP_SECONDS if hurried else None)
 
     def describe(self, application: ApplicationContext) -> list[str]:
         configuration = application.loaded.configuration
         return [
             shown(application, item, self.release)
-            for key, item in configuration.services.items()
+            for key, item in configuration.running_services().items()
             if configuration.service_kind(key) in self.kinds
             and item.command  # a container's is in its image
             and (self.beside is None or runs_beside(application, key) is self.beside)
@@ -345,7 +324,7 @@ class AdoptServices(TypedStep[WarningFacts], frozen=True):
             save_instances(memory, wanted(application))  # a new scheduler starts later, where the old one ran
         old = [instance for instance in wanted(application) if instance.name not in names]
         set_wanted(application, [*new, *(instance for instance in old if self.retire)])
-        _stop(application, context, old)
+        stopping.stop(application, context, old)
         set_wanted(application, new)
         application.runtime.start(*ordered(new, stopping=False))
         application.claim_created()
@@ -393,7 +372,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         affected = chosen(before, self.action, self.names)
         if self.action != "start":
             refuse_blocked(application, [instance.service for instance in affected])
-            _stop(application, context, affected)
+            stopping.stop(application, context, affected)
         if self.action == "stop":
             context.facts.stopped = [instance.service for instance in affected]
             context.record()
@@ -407,7 +386,7 @@ class CommandServices(TypedStep[CommandFacts], frozen=True):
         """Return instances of the services that are to run and did not."""
         release = application.current_release()
         ran = {instance.service for instance in before}
-        services = application.loaded.configuration.services
+        services = application.loaded.configuration.running_services()
         made = []
         for name in self.names or services:
             if release is not None and name not in ran:

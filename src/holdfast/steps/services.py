@@ -19,9 +19,9 @@ from holdfast.model import ServiceInstance, ServiceStatus
 from holdfast.system import durable
 
 WEB = ("backend", "web")
-BEHIND = ("worker", "scheduler")
-STOP_ORDER = ("scheduler", "worker", "web", "backend")
-_STOP_TOGETHER = (("scheduler", "worker", "web"), ("backend",))
+BEHIND = ("websocket", "worker", "scheduler")
+STOP_ORDER = ("scheduler", "worker", "websocket", "web", "backend")
+_STOP_TOGETHER = (("scheduler", "worker", "websocket", "web"), ("backend",))
 _POLL_SECONDS = 0.05
 _GATE_SECONDS = 15.0
 

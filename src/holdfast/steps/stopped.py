@@ -13,6 +13,8 @@ from holdfast.errors import StepError
 from holdfast.model import ServiceStatus
 from holdfast.steps import services
 
+_COMMAND = "services.command"
+
 
 class Stopped(msgspec.Struct, frozen=True):
     """One service that does not run."""
@@ -50,7 +52,7 @@ def stopped(application: ApplicationContext, statuses: Mapping[str, ServiceStatu
     if application.current_release() is None:
         return []
     wanted = {instance.service for instance in services.wanted(application)}
-    present = {_service_of(application, name) for name in statuses or ()}
+    present = {service_of(application, name) for name in statuses or ()}
     missing = [name for name in _services(application) if name not in present]
     found = []
     for name in missing:
@@ -81,7 +83,7 @@ def stopped_with(application: ApplicationContext, names: Sequence[str]) -> list[
 
 def _services(application: ApplicationContext) -> list[str]:
     """Return the configured services that the current release has."""
-    names = list(application.loaded.configuration.services)
+    names = list(application.loaded.configuration.running_services())
     release = application.current_release()
     if release is not None:
         with contextlib.suppress(OSError, StepError):  # its folder may be gone, which `status` reports
@@ -89,12 +91,12 @@ def _services(application: ApplicationContext) -> list[str]:
     return names
 
 
-def _service_of(application: ApplicationContext, instance: str) -> str:
+def service_of(application: ApplicationContext, instance: str) -> str:
     """Return the service of an instance's name, which consists of the service and a release."""
     for item in services.wanted(application):
         if item.name == instance:
             return item.service
-    fits = [name for name in application.loaded.configuration.services if instance.startswith(f"{name}-")]
+    fits = [name for name in application.loaded.configuration.running_services() if instance.startswith(f"{name}-")]
     return max(fits, key=len, default=instance)
 
 
@@ -116,9 +118,11 @@ def _by_command(application: ApplicationContext, service: str) -> Stopped | None
 
 def _stops(application: ApplicationContext) -> Iterator[tuple[OperationRecord, Sequence[str], Sequence[str]]]:
     """Yield each `service stop`, newest first: the services that were named, and all that were stopped by it."""
-    for record in application.journal.committed(["service.stop"]):
-        (step,) = application.journal.steps(record.id)
+    for record in application.journal.committed(["service.stop", "maintenance.on"]):
+        step = next((one for one in application.journal.steps(record.id) if one.name == _COMMAND), None)
+        if step is None:
+            continue  # a maintenance that left the services alone
         # Not as the step's class reads it: a later version may have written more, and nothing is done upon this.
         names: list[str] = step.parameters.get("names") or []
-        asked = names or list(application.loaded.configuration.services)
+        asked = names or list(application.loaded.configuration.running_services())
         yield record, names, [*asked, *(step.facts.get("stopped") or ())]

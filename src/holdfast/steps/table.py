@@ -14,6 +14,7 @@ from holdfast.steps import (
     export,
     gate,
     guard,
+    hooks,
     imports,
     index_snapshots,
     indices,
@@ -29,6 +30,7 @@ from holdfast.steps import (
     restore,
     restore_paths,
     restore_point,
+    sanitizing,
     secrets,
     service_preparation,
     service_steps,
@@ -56,6 +58,8 @@ STEPS: tuple[type[AnyStep], ...] = (
     gate.OpenGate,
     guard.CompareRows,
     guard.CountRows,
+    hooks.NoteHook,
+    hooks.RunHook,
     imports.ImportDatabase,
     imports.ImportDataDirectory,
     imports.ImportFiles,
@@ -101,6 +105,9 @@ STEPS: tuple[type[AnyStep], ...] = (
     restore_point.DropRestorePoint,
     restore_point.PrepareRestorePoint,
     restore_point.WipeData,
+    sanitizing.DeleteSanitized,
+    sanitizing.PublishSanitized,
+    sanitizing.WriteSanitized,
     secrets.StartUsers,
     secrets.StopUsers,
     secrets.SwitchSecrets,
@@ -112,6 +119,7 @@ STEPS: tuple[type[AnyStep], ...] = (
     service_steps.StartServices,
     service_steps.StopServices,
     tasks.RunTask,
+    tasks.RunTaskAfterStart,
 )
 
 TABLE: Mapping[str, type[AnyStep]] = {kind.name: kind for kind in STEPS}

@@ -98,8 +98,7 @@ path = "{self.folder}/vault"
             f"health_timeout_seconds = {limit}",
             "[services.fpm]\nsettle_seconds = 0.1",
             f"[services.websocket]\nsettle_seconds = 0.2\nhealth_timeout_seconds = {limit}",
-            f"[services.cron]\nsettle_seconds = 0.1\nhealth_timeout_seconds = {limit}",
-            'command = ["sh", "-c", "while sleep 1; do php bin/console oro:cron --env=prod; done"]',
+            "[schedule.cron]\nevery_seconds = 1",
             f"[limits]\ntask_timeout_seconds = {patience.limit(60)}",
             '[tasks.install.environment]\nORO_ADMIN_PASSWORD = "geheim"',
         ]

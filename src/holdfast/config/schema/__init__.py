@@ -4,11 +4,14 @@ from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
 from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploads
 from holdfast.config.schema.gate import Gate, Switch
+from holdfast.config.schema.hooks import Hook, HookName, Hooks
 from holdfast.config.schema.indices import Index
 from holdfast.config.schema.queues import Queues
+from holdfast.config.schema.sanitize import Sanitize
+from holdfast.config.schema.schedule import Schedule
 from holdfast.config.schema.section import Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Task, Tasks
-from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade
+from holdfast.config.schema.upgrade import Guard, Migrations, PythonSource, Releases, Source, Upgrade, WritablePath
 
 __all__ = [
     "Application",
@@ -18,6 +21,9 @@ __all__ = [
     "Files",
     "Gate",
     "Guard",
+    "Hook",
+    "HookName",
+    "Hooks",
     "Index",
     "Keep",
     "Limits",
@@ -28,6 +34,8 @@ __all__ = [
     "Releases",
     "RestorePoint",
     "Runtime",
+    "Sanitize",
+    "Schedule",
     "Secrets",
     "Section",
     "Service",
@@ -38,4 +46,5 @@ __all__ = [
     "Upgrade",
     "Uploads",
     "Vault",
+    "WritablePath",
 ]

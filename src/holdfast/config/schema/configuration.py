@@ -1,5 +1,6 @@
 """The whole of holdfast.toml."""
 
+import sys
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -7,12 +8,18 @@ from msgspec import Meta, field
 from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.hooks import Hooks
 from holdfast.config.schema.indices import Index
 from holdfast.config.schema.packages import Packages
 from holdfast.config.schema.queues import Queues
+from holdfast.config.schema.sanitize import Sanitize
+from holdfast.config.schema.schedule import SERVICE, Schedule
 from holdfast.config.schema.section import Name, Section
 from holdfast.config.schema.services import Limits, Runtime, Service, Tasks
 from holdfast.config.schema.upgrade import Guard, Migrations, Releases, Source, Upgrade
+
+KINDS = {"consumer": "worker", "cron": "scheduler"}
+"""Other words for kinds of services."""
 
 
 class Application(Section, frozen=True):
@@ -74,6 +81,13 @@ class Configuration(Section, frozen=True, kw_only=True):
             " table with them."
         ),
     ] = field(default_factory=Tasks)
+    schedule: Annotated[
+        dict[Name, Schedule],
+        Meta(description="Tasks that run at given times, in UTC (supervisor). Each has the keys of a task."),
+    ] = {}
+    hooks: Annotated[Hooks, Meta(description="Commands that run around operations. Each has the forms of a task.")] = (
+        field(default_factory=Hooks)
+    )
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
@@ -83,6 +97,9 @@ class Configuration(Section, frozen=True, kw_only=True):
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}
     backup: Annotated[Backup, Meta(description="What a backup contains, and which backups are kept.")] = field(
         default_factory=Backup
+    )
+    sanitize: Annotated[Sanitize, Meta(description="Sanitized backups, for those who may not see personal data.")] = (
+        field(default_factory=Sanitize)
     )
     migrations: Annotated[Migrations, Meta(description="How its migrations are listed.")] = field(
         default_factory=Migrations
@@ -96,15 +113,20 @@ class Configuration(Section, frozen=True, kw_only=True):
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         webs = self.webs()
-        return [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+        problems = [f"services: only one may be of kind web, not {', '.join(webs)}"] if len(webs) > 1 else []
+        if self.schedule and SERVICE in self.services:
+            problems.append(f"services.{SERVICE}: is the name of the service that runs [schedule]; use another one")
+        return problems
 
     def webs(self) -> list[str]:
         """Return the services of kind web; a valid configuration has at most one."""
-        return [name for name in self.services if self.service_kind(name) == "web"]
+        return [name for name in self.running_services() if self.service_kind(name) == "web"]
 
     def task_service(self) -> str:
         """Return the service whose image the tasks run in, if they run in containers; empty without services."""
-        found = [name for kind in ("backend", "web") for name in self.services if self.service_kind(name) == kind]
+        found = [
+            name for kind in ("backend", "web") for name in self.running_services() if self.service_kind(name) == kind
+        ]
         return self.runtime.task_service or next(iter([*found, *self.services]), "")
 
     def task_user(self) -> str:
@@ -118,4 +140,33 @@ class Configuration(Section, frozen=True, kw_only=True):
         return next((user for user in webs if user), "") or self.tasks.user
 
     def service_kind(self, name: str) -> str:
-        return self.services[name].kind or ("web" if name == "web" else "worker")
+        """Return the kind of a service, or of one of several equal ones, as it is called everywhere else."""
+        service = self.services.get(name) or self.running_services()[name]
+        kind = service.kind or ("web" if name == "web" else "worker")
+        return KINDS.get(kind, kind)
+
+    def running_services(self) -> dict[str, Service]:
+        """Return what runs: the services, and in place of one with several instances each of these."""
+        found = {}
+        for name, service in self.services.items():
+            if service.instances == 1:
+                found[name] = service
+            else:
+                found |= dict.fromkeys(self.instance_names(name), service)
+        if self.schedule:
+            found[SERVICE] = self._scheduler()
+        return found
+
+    def _scheduler(self) -> Service:
+        """Return the service that starts scheduled tasks. It is isolated from what the application can write."""
+        module = "holdfast.drivers.runtimes.supervisor.schedule"
+        return Service(
+            [sys.executable, "-I", "-m", module, "{root}", self.application.environment],
+            kind="scheduler",
+            stop_timeout_seconds=self.limits.schedule_stop_seconds,
+        )
+
+    def instance_names(self, name: str) -> list[str]:
+        """Return the names under which a service runs."""
+        count = self.services[name].instances
+        return [name] if count == 1 else [f"{name}-{number}" for number in range(1, count + 1)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from msgspec import Meta, field
 
 from holdfast.config import kinds
-from holdfast.config.schema.section import Section
+from holdfast.config.schema.section import SecretReference, Section
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
@@ -36,14 +36,7 @@ class Database(Section, frozen=True):
             " all privileges on `hf-%` (mariadb, mysql)."
         ),
     ] = ""
-    password: Annotated[
-        str,
-        Meta(
-            pattern=r"^((env|file|command|secret):.+)?$",
-            description="Secret reference of that role's password.",
-            extra={"expected": "env:NAME, file:PATH, command:ARGV or secret:NAME"},
-        ),
-    ] = ""
+    password: Annotated[SecretReference, Meta(description="Secret reference of that role's password.")] = ""
     container: Annotated[
         str,
         Meta(
@@ -90,9 +83,9 @@ class Database(Section, frozen=True):
         Meta(
             description="How an upgrade's restore point is made (postgresql with `container`): `copy` in the window;"
             " `log`, a base backup before it and a point in the server's log, if the server belongs to this"
-            " application alone; `auto` is `log` from 1 GiB on."
+            " application alone; `auto` is `log` from 2 GiB on."
         ),
-    ] = "auto"
+    ] = "copy"
     end_sessions: Annotated[
         bool, Meta(description="End sessions of other clients after the stop, instead of refusing the operation.")
     ] = False

@@ -94,6 +94,14 @@ class Gate(Section, frozen=True):
             " $refresh_seconds."
         ),
     ] = ""
+    pages: Annotated[
+        str,
+        Meta(
+            description="Folder in the release, or else next to holdfast.toml, with your own pages: `503.HOST.html`,"
+            " `503.html`, and `502` likewise for a web that does not answer. They come before `template`. nginx and"
+            " caddy show `503.html` to all hosts."
+        ),
+    ] = ""
     drain_seconds: Annotated[
         float, Meta(ge=0, description="How long running requests may take before they are cut off.")
     ] = 10
@@ -156,6 +164,10 @@ class Gate(Section, frozen=True):
             except ValueError:
                 problems.append(f"trusted_proxies: {each!r} is not an address or network, such as 10.0.0.0/8")
         return problems
+
+    def problems(self) -> list[str]:
+        outside = self.pages.startswith("/") or ".." in self.pages.split("/")
+        return [f"pages: {self.pages} is not a path inside the release"] if outside else []
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if self.kind in ("front", "none"):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta
 
-from holdfast.config.schema.section import Section
+from holdfast.config.schema.section import SecretReference, Section
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
@@ -24,14 +24,7 @@ class Registry(Section, frozen=True):
         ),
     ]
     user: Annotated[str, Meta(description="Account there; empty for none.")] = ""
-    password: Annotated[
-        str,
-        Meta(
-            pattern=r"^((env|file|command):.+)?$",
-            extra={"expected": "a secret reference (env:NAME, file:PATH or command:ARGV)"},
-            description="Secret reference to its password or token.",
-        ),
-    ] = ""
+    password: Annotated[SecretReference, Meta(description="Secret reference of its password or token.")] = ""
     ca: Annotated[
         str, Meta(description="File with the certificates of an authority of your own, relative to holdfast.toml.")
     ] = ""

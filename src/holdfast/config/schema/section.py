@@ -20,14 +20,24 @@ Name = Annotated[
         extra={"expected": "at most 41 lower-case letters, digits, - and _, a letter first"},
     ),
 ]
+SecretReference = Annotated[
+    str,
+    Meta(
+        pattern=r"^((env|file|command|secret):.+)?$",
+        extra={"expected": "env:NAME, file:PATH, command:ARGV or secret:NAME"},
+    ),
+]
+"""Where a secret is; it is never in holdfast.toml itself."""
 Argv = Annotated[list[str], Meta(min_length=1)]
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds_of(duration: str) -> int | None:
-    """Return the seconds of a duration such as `90s`, `30m`, `24h` or `7d`; None if the text is not one."""
-    found = re.fullmatch(r"(\d+)([smhd])", duration)
-    return int(found[1]) * _SECONDS[found[2]] if found else None
+    """Return the seconds of a duration such as `90s`, `24h` or `1d2h30m`; None if the text is not one."""
+    found = re.fullmatch(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", duration, re.ASCII)
+    if found is None or not duration:
+        return None
+    return sum(int(number) * _SECONDS[unit] for number, unit in zip(found.groups(), "dhms", strict=True) if number)
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True):

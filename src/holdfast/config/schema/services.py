@@ -85,11 +85,12 @@ class Service(Section, frozen=True):
         ),
     ] = 0
     kind: Annotated[
-        Literal["web", "backend", "worker", "scheduler"] | None,
+        Literal["web", "backend", "worker", "consumer", "scheduler", "cron", "websocket"] | None,
         Meta(
-            description="Order of stop: schedulers, workers, web, backend; start in reverse. backend: a service that"
-            " the web reaches by itself, for example through a socket in a volume. Default: web for the name `web`,"
-            " else worker."
+            description="Order of stop: schedulers, workers, websocket servers, web, backend; start in reverse."
+            " backend: a service that the web reaches by itself, for example through a socket in a volume."
+            " websocket: a server at a fixed port, of which only one runs at a time. consumer is another word for"
+            " worker, cron for scheduler. Default: web for the name `web`, else worker."
         ),
     ] = None
     health: Annotated[
@@ -125,6 +126,29 @@ class Service(Section, frozen=True):
         Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "KILL"], Meta(description="Signal that stops it.")
     ] = "TERM"
     stop_timeout_seconds: Annotated[int, Meta(gt=0, description="Time to stop; after it the service is killed.")] = 10
+    instances: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=99,
+            description="How many equal services run, named NAME-1, NAME-2 and so on; NAME means all of them"
+            " (supervisor).",
+        ),
+    ] = 1
+    drain: Annotated[
+        list[str],
+        Meta(
+            description="Command in the release that exits with 0 when the service has nothing left to do, such as a"
+            " look at its queue. Before an operation stops the service, it is repeated until it does."
+        ),
+    ] = []
+    drain_timeout_seconds: Annotated[float, Meta(gt=0, description="How long an operation waits for that at most.")] = (
+        60
+    )
+    drain_failure: Annotated[
+        Literal["warn", "abort"],
+        Meta(description="At that limit: `warn`, say so and stop the service; `abort`, undo the operation."),
+    ] = "warn"
     user: Annotated[str, Meta(description="Account that it runs as, if Holdfast runs as root.")] = ""
     beside: Annotated[
         bool,
@@ -168,6 +192,9 @@ class Service(Section, frozen=True):
                 problems.append("port: is for kind compose")
         if kind == "backend" and not any(configuration.services[web].health for web in configuration.webs()):
             problems.append("kind: a backend needs a web with `health`, by which both are asked")
+        problems += [f"drain: {problem}" for problem in unknown_placeholders(self.drain, port=False)]
+        if self.instances > 1:
+            problems += self._problems_of_instances(configuration, name)
         if self.health and kind != "web":
             instead = "a container has a health check of its own" if runtime == "compose" else "use health_command"
             problems.append(f"health: only the web has a port; {instead}")
@@ -189,6 +216,15 @@ class Service(Section, frozen=True):
         if self.health and not self.health.startswith("/"):
             problems.append("health: is a path and starts with /")
         return problems
+
+    def _problems_of_instances(self, configuration: "Configuration", name: str) -> list[str]:
+        if configuration.runtime.kind == "compose":
+            return ["instances: is for kind supervisor; write one service for each into the Compose files"]
+        kind = configuration.service_kind(name)
+        if kind in ("web", "backend", "websocket"):
+            return [f"instances: only one of kind {kind} can run, because it has an address"]
+        made = [f"{name}-{number}" for number in range(1, self.instances + 1)]
+        return [f"instances: there is another service {one}" for one in made if one in configuration.services]
 
 
 class Task(Section, frozen=True):
@@ -249,6 +285,16 @@ class Tasks(Section, frozen=True):
     install: Annotated[Commands, Meta(description="Runs at the first installation, on empty data.")] = []
     migrate: Annotated[Commands, Meta(description="Brings the data to the release.")] = []
     warm_cache: Annotated[Commands, Meta(description="Runs after migrate and before the start.")] = []
+    after_rollback: Annotated[
+        Commands, Meta(description="Runs in the earlier release at a rollback, before its start.")
+    ] = []
+    after_start: Annotated[
+        Commands,
+        Meta(
+            description="Runs when visitors are served again, for what need not hold them, after everything that starts"
+            " a release. If it fails, the operation goes on, and the warning is recorded."
+        ),
+    ] = []
     after_restore: Annotated[Commands, Meta(description="Runs after a restore and before the start.")] = []
     after_clone: Annotated[Commands, Meta(description="Runs in the target after a clone.")] = []
     reindex: Annotated[
@@ -293,6 +339,12 @@ class Limits(Section, frozen=True):
         float, Meta(gt=0, description="A task that runs longer is ended, and the operation is undone.")
     ] = 3600
     build_timeout_seconds: Annotated[float, Meta(gt=0, description="The same for each command of a build.")] = 3600
+    schedule_stop_seconds: Annotated[
+        int, Meta(gt=0, description="How long a stop waits for scheduled tasks in progress; then they are ended.")
+    ] = 60
+    hook_timeout_seconds: Annotated[
+        float, Meta(gt=0, description="A command of a hook that runs longer is ended, and has failed.")
+    ] = 600
     console_timeout_seconds: Annotated[
         float, Meta(gt=0, description="A `holdfast console` without a terminal is ended after this time.")
     ] = 3600

@@ -25,6 +25,24 @@ class PythonSource(Section, frozen=True):
     )
 
 
+class WritablePath(Section, frozen=True):
+    """An entry of `source.writable` that is a table."""
+
+    path: Annotated[str, Meta(min_length=1, description="Path in each release.")]
+    recursive: Annotated[bool, Meta(description="Whether everything below it is meant, too.")] = False
+    group: Annotated[
+        str, Meta(description="Group that may write there. Default: the path belongs to the account of the web.")
+    ] = ""
+    mode: Annotated[
+        str,
+        Meta(
+            pattern=r"^([0-3]?[0-7]{3})?$",
+            extra={"expected": "an octal mode such as 2775"},
+            description="Mode of folders; files get it without what only folders need.",
+        ),
+    ] = ""
+
+
 class Source(Section, frozen=True):
     repository: Annotated[str, Meta(description="Path of the git repository, relative to holdfast.toml.")] = "."
     build: Annotated[
@@ -60,10 +78,13 @@ class Source(Section, frozen=True):
         ),
     ] = {}
     writable: Annotated[
-        list[str],
+        list[str | WritablePath],
         Meta(
             description="Paths in each release that belong to the account of the web, or of tasks, because the"
-            " application writes there: caches, compiled templates. Missing ones are created as folders."
+            " application writes there: caches, compiled templates. Missing ones are created as folders. An entry may"
+            ' also be a table `{ path = "var", recursive = true, group = "www-data", mode = "2775" }`: only this path'
+            " without `recursive`; with `group`, that group may write there and the owner stays; without `mode`, the"
+            " group gets the right to write."
         ),
     ] = []
     python: Annotated[
@@ -71,9 +92,14 @@ class Source(Section, frozen=True):
     ] = None
 
     def problems(self) -> list[str]:
-        places = [*(("writable", path) for path in self.writable), ("patches", self.patches)]
+        paths = [one.path for one in self.writable_paths()]
+        places = [*(("writable", path) for path in paths), ("patches", self.patches)]
         outside = [(key, path) for key, path in places if path.startswith("/") or ".." in path.split("/")]
         return [f"{key}: {path} is not a path inside the release" for key, path in outside]
+
+    def writable_paths(self) -> list[WritablePath]:
+        """Return the paths that the application writes; a text is a tree that belongs to its account."""
+        return [WritablePath(one, recursive=True) if isinstance(one, str) else one for one in self.writable]
 
     def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
         if configuration.runtime.kind != "compose":

@@ -8,11 +8,12 @@ from typing import cast
 
 from holdfast.config import kinds
 from holdfast.config.load import ResolvedConfig
-from holdfast.drivers.databases.opening import OpenDataDirectory, OpenDataset, Opening
+from holdfast.drivers.databases.opening import OpenDataDirectory, OpenDataset, Opening, OpenSanitizer
 from holdfast.drivers.kinds import OpenedOnDemand
 from holdfast.drivers.protocols.containers import Containers
 from holdfast.drivers.protocols.databases import Database, OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
+from holdfast.drivers.protocols.sanitizing import Sanitizer
 from holdfast.errors import ConfigurationError
 from holdfast.system.host import Host
 
@@ -65,3 +66,15 @@ def open_data_directories(
         return open_it(Opening(name, sections[name], loaded, host, containers))
 
     return OpenedOnDemand([name for name, item in sections.items() if item.kind in kinds.DATA_DIRECTORIES], open_one)
+
+
+def open_sanitizers(loaded: ResolvedConfig, host: Host, containers: Containers | None) -> Mapping[str, Sanitizer]:
+    """Return what reads a database for a sanitized dump, for each one of a kind that has such a reader."""
+    sections = loaded.configuration.databases
+
+    def open_one(name: str) -> Sanitizer:
+        module = import_module(kinds.SANITIZERS[sections[name].kind])
+        open_it = cast(OpenSanitizer, module.open_sanitizer)  # as above
+        return open_it(Opening(name, sections[name], loaded, host, containers))
+
+    return OpenedOnDemand([name for name, item in sections.items() if item.kind in kinds.SANITIZERS], open_one)

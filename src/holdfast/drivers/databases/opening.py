@@ -13,6 +13,7 @@ from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers.protocols.containers import Containers
 from holdfast.drivers.protocols.databases import OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
+from holdfast.drivers.protocols.sanitizing import Sanitizer
 from holdfast.model import Server
 from holdfast.system.host import Host
 
@@ -53,3 +54,4 @@ class Opening(msgspec.Struct, frozen=True):
 
 OpenDataset = Callable[[Opening], Dataset]
 OpenDataDirectory = Callable[[Opening], OfflineDataDirectory]
+OpenSanitizer = Callable[[Opening], Sanitizer]

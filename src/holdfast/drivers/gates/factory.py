@@ -15,6 +15,7 @@ from holdfast.system.host import Host
 
 if TYPE_CHECKING:
     from holdfast.drivers.gates.proxy.driver import Product, ProxyGate
+    from holdfast.drivers.gates.state_file import GateFacts
 
 
 def _front() -> Callable[..., Gate]:
@@ -59,8 +60,18 @@ def open_gate(loaded: ResolvedConfig) -> Gate:
         trusted_proxies=gate.trusted_proxies,
         message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "",
+        pages=_pages(loaded),
         drain_seconds=gate.drain_seconds,
     )
+
+
+def _pages(loaded: ResolvedConfig) -> GateFacts:
+    """Return where the application's own pages are, as the gate's file keeps it; nothing if none are configured."""
+    configuration = loaded.configuration
+    if not configuration.gate.pages:
+        return {"pages": ""}
+    releases = loaded.path(configuration.releases.path)
+    return {"pages": configuration.gate.pages, "releases": str(releases), "root": str(loaded.root)}
 
 
 def open_proxy(loaded: ResolvedConfig, host: Host, containers: Containers | None) -> ProxyGate | None:
@@ -88,5 +99,6 @@ def open_proxy(loaded: ResolvedConfig, host: Host, containers: Containers | None
         SiteProbe(gate.check_url, gate.check_host),
         message=gate.message,
         template=str(loaded.path(gate.template)) if gate.template else "",
+        pages=_pages(loaded),
         drain_seconds=gate.drain_seconds,
     )

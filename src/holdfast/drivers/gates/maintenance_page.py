@@ -79,8 +79,9 @@ def render(
     template: Path | None,
     accept: str,
     refresh_seconds: int = _REFRESH_SECONDS,
+    own: str | None = None,
 ) -> tuple[dict[str, str], bytes]:
-    """Return headers and body of the answer."""
+    """Return headers and body of the answer. `own` is a page of the application's, which comes before the template."""
     seconds, until = retry_after_seconds(reason), _until(reason)
     headers = {
         "Retry-After": str(seconds),
@@ -101,8 +102,8 @@ def render(
         if instant:
             body["until"] = instant
         return {**headers, "Content-Type": "application/json"}, json.dumps(body).encode()
-    text = _TEMPLATE
-    if template is not None:
+    text = _TEMPLATE if own is None else own
+    if template is not None and own is None:
         try:
             text = template.read_text()
         except OSError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,13 +28,42 @@ class GateFacts(TypedDict, total=False):
     listen: str
     message: str
     template: str
+    pages: str
+    releases: str
+    root: str
+    bypass: str | None
     trusted_proxies: list[str]
+    # `pages` is the folder of the application's own pages in a release below `releases`, or else below `root`. `bypass`
+    # is the operator's token, with which the application is reached while visitors are held.
     # For an operator's own proxy: the identity of the gate, the file that was there before, the generation that the
     # proxy is known to follow, and the addresses to which it may still send visitors.
     id: str
     seed: str
     settled: int
     led_to: list[str] | None
+
+
+def hold(state: GateFacts, reason: JsonObject | None) -> None:
+    """Note the operator's hold. As long as it lasts, the holder of one token reaches the application."""
+    state["hold"] = reason
+    if reason is not None:
+        state["bypass"] = state.get("bypass") or secrets.token_urlsafe(24)
+        state["preview_token"] = state["bypass"]
+    else:
+        state["bypass"] = None
+        if not state.get("preview_target"):
+            state["preview_token"] = None
+
+
+def end_preview(state: GateFacts) -> None:
+    """Forget the web that an operation lets only a token reach; the operator's own token stays."""
+    state.update({"operation": None, "preview_target": None, "preview_token": state.get("bypass")})
+
+
+def preview(state: GateFacts, target: str) -> None:
+    """Let the holder of a token reach a web that has no visitors yet; the operator's own token does for that, too."""
+    if state.get("preview_target") != target:
+        state.update({"preview_target": target, "preview_token": state.get("bypass") or secrets.token_urlsafe(24)})
 
 
 class GateStateFile:

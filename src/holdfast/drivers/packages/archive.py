@@ -26,7 +26,7 @@ from holdfast.drivers.packages.checkout import Checkout
 from holdfast.drivers.packages.python_dependencies import WHEELS, PythonDependencies
 from holdfast.drivers.protocols.packages import EngineLogin
 from holdfast.errors import CommandFailedError, DamagedError, NoSpaceError, NotFoundError
-from holdfast.model import PATCHED, RESERVED_NAMES, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
+from holdfast.model.packages import PATCHED, RESERVED_NAMES, AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from holdfast.drivers.packages.looks import PackageLooks
 
 MARKER = ".holdfast-release.json"
+_REMOVED = "removed-"
 _FORMAT = 3
 _ARCHIVE, _RECORD, _CONFIGURATION = "package.tar.zst", "manifest.json", "release.toml"
 _EARLIEST = 315532800  # 1980: wheels are zip files, which know no earlier time
@@ -346,14 +347,16 @@ class ArchivePackages:
     def _find(self, reference: str) -> Package | None:
         return next((package for package in self.packages() if package.id == reference), None)
 
-    def remove(self, id: str) -> None:
-        target = self._folder / id
-        if target.exists():
-            dead = self._folder / "tmp" / f"removed-{id}"
-            durable.make_directory(dead.parent)
+    def remove(self, *ids: str) -> None:
+        tmp = self._folder / "tmp"
+        for dead in tmp.glob(f"{_REMOVED}*"):
             durable.remove_tree(dead)
-            durable.rename(target, dead)
-            durable.remove_tree(dead)
+        for id in ids:
+            target, dead = self._folder / id, tmp / f"{_REMOVED}{id}"
+            if target.exists():
+                durable.make_directory(tmp)
+                durable.rename(target, dead)
+                durable.remove_tree(dead)
 
     # --- releases ----------------------------------------------------------------------------------
 

@@ -44,19 +44,20 @@ def open_registry(loaded: ResolvedConfig, host: Host) -> Registry | None:
     configured = loaded.configuration.packages.registry
     if configured is None:
         return None
+    from holdfast.drivers.packages.registry.client import RegistryClient
     from holdfast.drivers.packages.registry.store import OciRegistry
 
-    scheme, name, repository = configured.parts()
-    return OciRegistry(
+    scheme, server, repository = configured.parts()
+    client = RegistryClient(
         scheme,
-        name,
-        repository,
+        server,
         host,
         user=configured.user,
         password=configured.password,
         authority=loaded.path(configured.ca) if configured.ca else None,
         timeout_seconds=configured.timeout_seconds,
     )
+    return OciRegistry(client, repository)
 
 
 def _open_archives(loaded: ResolvedConfig, host: Host) -> Packages:

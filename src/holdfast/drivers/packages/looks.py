@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from holdfast.drivers.packages import patches, tarballs
-from holdfast.model import AppliedPatch, Package, Patch, PatchFit
+from holdfast.model.packages import AppliedPatch, Package, Patch, PatchFit
 from holdfast.system import durable
 from holdfast.system.host import Host
 

@@ -15,27 +15,25 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
-from holdfast.drivers.packages import tarballs
-from holdfast.errors import DamagedError, NotFoundError, RefusedError, StepError
-from holdfast.model import AppliedPatch, Patch, PatchFit
+from holdfast.drivers.packages import patch_files, tarballs
+from holdfast.errors import DamagedError, RefusedError, StepError
+from holdfast.model.packages import AppliedPatch, Patch, PatchFit
 from holdfast.system import durable
 from holdfast.system.host import Host
 
 FOLDER = ".holdfast-patches"
 """The folder in a patched release that keeps its patches; only Holdfast's account may read it."""
 RECORD = "record.json"
-MOST_BYTES = 8 << 20
 _SECONDS = 120
 _OWN = (".git", ".holdfast")
 _CONFIGURATION = "holdfast.toml"
 _PREFIXES = ("a/", "b/", "c/", "i/", "o/", "w/")
 """What git puts before paths (diff.mnemonicPrefix in git-config(1))."""
 _DAY = 86400
-
-
 _GIT_HEADER = re.compile(rb"^diff --git .", re.MULTILINE)
 _PREFIXED_HEADER = re.compile(rb'^diff --git "?[abciow]/', re.MULTILINE)
 _FORMER = re.compile(rb"^(?:rename|copy) from (.+)$", re.MULTILINE)
@@ -68,18 +66,6 @@ def text_of(tree: Path, patch: AppliedPatch) -> bytes:
         raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
     if hashlib.sha256(text).hexdigest() != patch.id:
         raise DamagedError(f"{path} is damaged: its digest does not match")
-    return text
-
-
-def read_file(path: Path) -> bytes:
-    """Return the text of a patch file. Raise NotFoundError or RefusedError."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise NotFoundError(f"{path} cannot be read: {error.strerror}") from error
-    if len(text) > MOST_BYTES:
-        raise RefusedError(f"{path} is larger than {MOST_BYTES >> 20} MiB")
     return text
 
 
@@ -162,7 +148,7 @@ class Patcher:
                 os.chmod(above, 0o755)
                 above = above.parent
 
-    def _git(self, text: bytes, *options: str, output: object = None) -> tuple[int, str]:
+    def _git(self, text: bytes, *options: str, output: IO[bytes] | None = None) -> tuple[int, str]:
         """Run `git apply` on a patch; return its exit code and its errors on one line."""
         if (self._tree / ".git").exists():
             raise RefusedError(f"{self._tree} has a .git of its own, so it cannot be patched")
@@ -179,7 +165,7 @@ class Patcher:
                     "LC_ALL": "C",
                 },
                 stdin=given,
-                output=output,  # type: ignore[arg-type]  # a binary file or None
+                output=output,
                 check=False,
                 timeout_seconds=_SECONDS,
             )
@@ -275,7 +261,7 @@ def apply_folder(host: Host, tree: Path, folder: str, committed_at: int) -> dict
         if path.is_symlink():
             raise StepError(f"{name} is a link, not a patch")
         try:
-            found = fit(host, name, read_file(path), None, lambda paths: tree)
+            found = fit(host, name, patch_files.read(path), None, lambda paths: tree)
             if found.contained:
                 host.log({"kind": "output", "text": f"{name}: the tree contains it already\n"})
                 continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.errors import CommandFailedError, NotFoundError
-from holdfast.model import Newer, NewerTag
+from holdfast.model.packages import Newer, NewerTag
 
 Git = Callable[..., str]
 """Run git in the repository with these arguments; return its output. Raise CommandFailedError."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from holdfast.model import Package, Running, ServiceInstance
+from holdfast.model import Running, ServiceInstance
+from holdfast.model.packages import Package
 
 
 class Containers(Protocol):

@@ -31,6 +31,9 @@ class Database(Queryable, Dataset, Protocol):
     candidate_has_views: bool
     """Whether a candidate has its views and routines; if not, they are created after the swap."""
 
+    def schema_version(self) -> str:
+        """Return what the application itself keeps of its schema outside of tables, as in `Snapshot`."""
+
     def candidate(self, token: str, identity: str) -> AbstractContextManager[Queryable]:
         """Return a reader as every dataset does, which also answers queries."""
 

@@ -10,12 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast.model import (
-    Copying,
-    Facts,
-    Problem,
-    Snapshot,
-)
+from holdfast.model import Copying, Facts, Problem, Snapshot
 
 if TYPE_CHECKING:  # reading the formats of other tools takes archives and compressions
     from holdfast.drivers.interchange.dump_source import DumpSource

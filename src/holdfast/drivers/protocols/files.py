@@ -7,11 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.drivers.entries import Selection
-from holdfast.model import (
-    Changed,
-    Entry,
-    Problem,
-)
+from holdfast.model import Changed, Entry, Problem
 
 Fetch = Callable[[Entry, int], None]
 """Write the content of a listed file to an open descriptor. Raise DamagedError if its digest differs.

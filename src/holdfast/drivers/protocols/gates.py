@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from holdfast.model import (
-    GateState,
-    Problem,
-    ServiceInstance,
-)
+from holdfast.model import GateState, Problem, ServiceInstance
 
 
 class Gate(Protocol):

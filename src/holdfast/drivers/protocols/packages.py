@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from holdfast.model import (
+from holdfast.model.packages import (
     AppliedPatch,
     EnvironmentUse,
     Newer,
@@ -82,8 +82,8 @@ class Packages(References, Protocol):
     def adopt(self, archive: Path) -> Package:
         """Copy an archive from a backup into the store. Idempotent. Raise DamagedError."""
 
-    def remove(self, id: str) -> None:
-        """Remove a package. Idempotent."""
+    def remove(self, *ids: str) -> None:
+        """Remove packages, and whatever removals that were killed have left. Idempotent."""
 
     def configuration_of(self, package: Package) -> str | None:
         """Return the release's own files as `config.own_files` puts them together; None where none are known."""

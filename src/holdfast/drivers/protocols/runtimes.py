@@ -6,12 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
-from holdfast.model import (
-    Problem,
-    ReleaseCommand,
-    ServiceInstance,
-    ServiceStatus,
-)
+from holdfast.model import Problem, ReleaseCommand, ServiceInstance, ServiceStatus
 from holdfast.system.host import CommandResult
 
 

@@ -15,11 +15,7 @@ import msgspec
 
 from holdfast.drivers.entries import PathFilter
 from holdfast.drivers.protocols.files import Files
-from holdfast.model import (
-    Backup,
-    Entry,
-    Stored,
-)
+from holdfast.model import Backup, Entry, Stored
 
 Progress = Callable[[int, int | None, str], None]
 """Report the amount done, the total if known, and the unit (`bytes` or `files`)."""

@@ -24,7 +24,7 @@ from holdfast.system.pouring import pour
 __all__ = ["Clients", "Session", "SqlError", "identifier", "literal"]
 
 _LAST_LINE, _LAST_BYTES = b"\n-- Dump completed", 100
-_ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
+ERROR = re.compile(rb"ERROR (\d+) \(([0-9A-Z]{5})\)[^\n]*")
 _CLIENT_ERRORS = range(2000, 3000)  # the client's own errors: the server was not reached, or is gone
 _ROW = re.compile(rb"<row>(.*?)</row>", re.DOTALL)
 _FIELD = re.compile(rb'<field name="[^"]*"(?: xsi:nil="true" />|>(.*?)</field>)', re.DOTALL)
@@ -65,7 +65,7 @@ class _Xml:
 
     def error(self, text: bytes) -> tuple[str, str]:
         """Return message and SQLSTATE; MariaDB's client prints the statement before them."""
-        found = _ERROR.search(text)
+        found = ERROR.search(text)
         if found is None:
             return text.decode(errors="replace").strip(), ""
         own = int(found[1]) in _CLIENT_ERRORS
@@ -88,14 +88,19 @@ class Clients:
         self.dialect = dialect
         self.container = Container.of(server)
 
-    def started(self, program: str, *arguments: str) -> list[str]:
-        """Return the argv of a client program on this machine or inside the container."""
+    def started(self, program: str, *arguments: str, variables: Sequence[str] = ()) -> list[str]:
+        """Return the argv of a program on this machine or inside the container, which gets these variables too."""
         if self.container is None:
             return [program, *arguments]
-        return self.container.argv([program, *arguments], ["MYSQL_PWD"] if self.server.password else [])
+        password = ["MYSQL_PWD"] if self.server.password else []
+        return self.container.argv([program, *arguments], [*password, *variables])
 
     def argv(self, program: str, *arguments: str) -> list[str]:
-        """Return the argv with the server's address and the user.
+        """Return the argv with the server's address and the user."""
+        return self.started(program, *self.options(*arguments))
+
+    def options(self, *arguments: str) -> list[str]:
+        """Return arguments with the server's address and the user before them.
 
         Option files are not read, because they could contradict it.
         """
@@ -108,7 +113,7 @@ class Clients:
             found += [f"--port={server.port}"] if server.port else []
         if server.user:
             found.append(f"--user={server.user}")
-        return self.started(program, *found, *arguments)
+        return [*found, *arguments]
 
     def environment(self) -> dict[str, str]:
         """Return the variable with the password, which reaches a client only this way and never in its argv."""
@@ -177,5 +182,5 @@ class Clients:
 
 def server_error(error: CommandFailedError) -> str:
     """Return the server's message in a client's output, which has the statement first."""
-    found = _ERROR.search(error.output_tail.encode())
+    found = ERROR.search(error.output_tail.encode())
     return found[0].decode() if found is not None else error.output_tail.strip() or error.what

@@ -131,6 +131,9 @@ class MariadbDatabase(WithShadows[copies.ShadowDatabases]):
         with self._clients.session(self.database) as session:
             yield session
 
+    def schema_version(self) -> str:
+        return ""
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self._session() as session:
             session.run(f"{snapshots.STANDARD}; START TRANSACTION READ ONLY")

@@ -14,6 +14,12 @@ _FOUND = (
 )
 TABLES = f"SELECT n.nspname, c.relname{_FOUND.format(more='')}1, 2"
 """Schema and name of each table; a partitioned one counts as a whole."""
+OWN_TABLES = (
+    "SELECT n.nspname, c.relname, c.reltuples::bigint, pg_table_size(c.oid), c.relkind = 'p'"
+    f"{_FOUND.format(more='').partition(' ORDER BY')[0]}"
+    " AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') ORDER BY 1, 2"
+)
+"""The tables of the application, without those of extensions: schema, name, rows as estimated, bytes, partitioned."""
 # By the pages that the catalogue knows, because asking a table itself would wait for sessions that have locked it.
 _BY_SIZE = f"SELECT n.nspname, c.relname{_FOUND.format(more='')}c.relkind = 'p', c.relpages"
 _ATTRIBUTES = " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"

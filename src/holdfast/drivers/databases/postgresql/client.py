@@ -125,8 +125,8 @@ class Clients:
             self.host.feed(self.argv(program, *arguments), chunks, environment=run.environment)
 
     @contextmanager
-    def session(self, database: str) -> Iterator[Session]:
-        """Yield a session that stays. Raise SqlError at the first use if the connection failed."""
+    def session(self, database: str, **settings: str) -> Iterator[Session]:
+        """Yield a session that stays, with settings. Raise SqlError at the first use if the connection failed."""
         argv = self.argv(
             "psql",
             "-X",
@@ -144,7 +144,7 @@ class Clients:
             database,
         )
         with (
-            running(self.container, self.environment(), self.host) as run,
+            running(self.container, self.environment(**settings), self.host) as run,
             open_session(self.host, _Psql(), argv, run.environment, run.end) as session,
         ):
             yield session

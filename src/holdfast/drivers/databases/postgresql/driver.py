@@ -116,6 +116,9 @@ class PostgresqlDatabase(WithShadows[copies.ShadowDatabases]):
         if not self.inspect()["exists"]:
             raise StepError(f"database {self.name}: the server has no database {self.database!r}")
 
+    def schema_version(self) -> str:
+        return ""
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         with self._clients.kept.session(self.database) as session:
             session.run("BEGIN READ ONLY")

@@ -27,13 +27,13 @@ from holdfast.drivers.databases.postgresql.data_volume import (
     DataVolume,
     Found,
 )
-from holdfast.drivers.databases.postgresql.log_slot import LogSlot, kept_bytes
+from holdfast.drivers.databases.postgresql.log_slot import LogSlot, kept_bytes, needed_bytes
 from holdfast.drivers.databases.sql.session import retry_until_available
 from holdfast.errors import CommandFailedError, CommandTimeoutError, HoldfastError, StepError
 from holdfast.model import Facts, Server
 
-LEAST_BYTES = 1 << 30
-"""A smaller database is copied in the window: that takes less than a second, and going back no time."""
+LEAST_BYTES = 2 << 30
+"""A smaller database is copied in the window: that takes little longer than a point, and going back no time."""
 _REMOVALS = 5
 _SEGMENT = "^[0-9A-F]{24}$"
 _LOG_FILE_BYTES = 1 << 32  # the middle third of a segment's name counts these
@@ -58,7 +58,7 @@ class LogPoints:
     def why_not(self, size_bytes: int) -> str:
         """Return why a restore point is not made by the log; empty if it is."""
         if size_bytes < self._least_bytes:
-            return f"below {self._least_bytes >> 20} MiB a copy takes about a second, and going back no time"
+            return f"below {self._least_bytes >> 20} MiB a copy takes about two seconds, and going back no time"
         try:
             with self._shadows.maintenance() as session:
                 return self._unfit(session) or self._unfit_outside(session)
@@ -78,11 +78,9 @@ class LogPoints:
         data = self._data_directory(session)
         if why := self._volume.why_not(data):
             return why
-        cluster = _size(session)
-        # The base backup, the log that is kept and its copy, and what a recovery writes itself.
-        needed, free = cluster + cluster // 20 + 2 * kept_bytes(cluster), self._volume.free_bytes(data)
+        needed, free = needed_bytes(_size(session)), self._volume.free_bytes(data)
         if free < needed:
-            return f"the disk of the server has {free >> 20} MiB free, and up to {needed >> 20} may be needed"
+            return f"the disk of the server has {free >> 20} MiB free, and {needed >> 20} are needed"
         return ""
 
     @staticmethod
@@ -143,7 +141,7 @@ class LogPoints:
     def _open_slot(self) -> LogSlot:
         with ExitStack() as stack:
             session = stack.enter_context(self._clients.session(self._clients.server.maintenance))
-            most = kept_bytes(_size(session))
+            most = kept_bytes(self._volume.free_bytes(self._data_directory(session)), _size(session))
             return LogSlot(f"holdfast_{secrets.token_hex(6)}", session, stack.pop_all(), most)
 
     def mark(self, token: str, facts: Facts) -> str:

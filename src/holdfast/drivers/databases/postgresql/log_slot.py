@@ -13,15 +13,25 @@ from contextlib import ExitStack
 from holdfast.drivers.databases.postgresql.client import Session, SqlError, literal
 from holdfast.errors import HoldfastError, StepError
 
-LEAST_KEPT_BYTES, MOST_KEPT_BYTES = 256 << 20, 4 << 30
-"""A slot may keep as much of the log as the server has data, but at least and at most so much; then it is given up."""
+LEAST_KEPT_BYTES, MOST_KEPT_BYTES = 256 << 20, 16 << 30
 _WATCH_SECONDS = 1.0
 _SAFE = ("reserved", "extended")
 
 
-def kept_bytes(data_bytes: int) -> int:
-    """Return how much of its log a server with so much data may be made to keep."""
-    return min(max(data_bytes, LEAST_KEPT_BYTES), MOST_KEPT_BYTES)
+def kept_bytes(free_bytes: int, data_bytes: int) -> int:
+    """Return how much of its log a server may be made to keep, by the free space of its disk; with more, the slot ends.
+
+    The base backup takes as much as the data. Of what is left then, a third is for the log, and one for its copy.
+    """
+    return min((free_bytes - data_bytes - data_bytes // 20) // 3, MOST_KEPT_BYTES)
+
+
+def needed_bytes(data_bytes: int) -> int:
+    """Return the free space without which a slot would often end too early.
+
+    After a checkpoint each page that is changed is written to the log as a whole.
+    """
+    return data_bytes + data_bytes // 20 + 3 * max(LEAST_KEPT_BYTES, min(data_bytes // 2, MOST_KEPT_BYTES))
 
 
 class LogSlot:

@@ -110,6 +110,38 @@ class Session:
         seen = self._rest
         deadline = time.monotonic() + timeout_seconds
         while self._client.end_marker not in seen:
+            chunk = self._more(sql, deadline, timeout_seconds)
+            parts.append(chunk)
+            seen = seen[-len(self._client.end_marker) :] + chunk
+        answer, _, self._rest = b"".join(parts).partition(self._client.end_marker)
+        rows = self._client.rows(answer)
+        if _changes(sql):
+            fault_points.reach(f"after SQL {sql[:40]}")
+        return rows
+
+    def pour(self, sql: str, sink: Callable[[bytes], None]) -> None:
+        """Pass on the lines that the client prints for a SELECT, in pieces of bounded size.
+
+        The answer of such a client begins with an empty line, which is left out. Raise SqlError, CancelledError, and
+        what `sink` raises; the session is of no use then.
+        """
+        self.send(self._client.selection(sql))
+        sql = self._sent.pop(0)
+        marker = self._client.end_marker
+        held, begun = self._rest, False
+        while (position := held.find(marker)) < 0:
+            ready = len(held) - len(marker)
+            if ready > 0:
+                sink(held[0 if begun else 1 : ready])
+                held, begun = held[ready:], True
+            held += self._more(sql, NEVER_SECONDS, NEVER_SECONDS)
+        last, self._rest = held[0 if begun else 1 : position], held[position + len(marker) :]
+        if begun or last:
+            sink(last + b"\n")
+
+    def _more(self, sql: str, deadline: float, timeout_seconds: float) -> bytes:
+        """Return what the client prints next. Raise SqlError at its end or after the deadline, CancelledError."""
+        while True:
             if self._host.cancelled():
                 self._interrupt()
                 raise CancelledError("stopped a statement on request")
@@ -121,13 +153,7 @@ class Session:
             chunk = os.read(self._answers, 1 << 20)
             if not chunk:
                 raise self._error(sql)
-            parts.append(chunk)
-            seen = seen[-len(self._client.end_marker) :] + chunk
-        answer, _, self._rest = b"".join(parts).partition(self._client.end_marker)
-        rows = self._client.rows(answer)
-        if _changes(sql):
-            fault_points.reach(f"after SQL {sql[:40]}")
-        return rows
+            return chunk
 
     def _error(self, sql: str) -> SqlError:
         """Return an error with what the client printed before it ended."""

@@ -187,7 +187,17 @@ class SqliteDatabase(WithShadows[ShadowDatabases]):
     def _look(self, dump: Path, queries: Sequence[str], budget_seconds: float) -> Snapshot:
         """Return the facts about a dump's content."""
         answers = [self._query(self._connect(dump, mode="immutable=1"), sql) for sql in queries]
-        return Snapshot(self._tables(self._connect(dump, mode="immutable=1"), budget_seconds), answers=answers)
+        tables = self._tables(self._connect(dump, mode="immutable=1"), budget_seconds)
+        version = self._user_version(self._connect(dump, mode="immutable=1"))
+        return Snapshot(tables, answers=answers, schema_version=version)
+
+    def schema_version(self) -> str:
+        return self._user_version(self._connect(self.path, mode=self._mode))
+
+    def _user_version(self, connection: sqlite3.Connection) -> str:
+        """Return the number that an application keeps in the file's header; empty for 0, which every file has."""
+        number = self._query(connection, "PRAGMA user_version")[0][0]
+        return str(number) if number else ""
 
     @contextmanager
     def freeze_writes(self, limit_seconds: float | None) -> Iterator[SnapshotFn]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from holdfast.drivers.gates.state_file import GateFacts, GateStateFile
+from holdfast.drivers.gates.state_file import GateFacts, GateStateFile, end_preview, hold, preview
 from holdfast.errors import ConfigurationError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 
@@ -39,6 +38,7 @@ class FrontGate:
         *,
         message: str = "",
         template: str = "",
+        pages: GateFacts | None = None,
         drain_seconds: float = 10,
         trusted_proxies: Sequence[str] | None = None,
     ) -> None:
@@ -48,6 +48,7 @@ class FrontGate:
         self._listen = listen
         self._message = message
         self._template = template
+        self._pages: GateFacts = pages or {}
         self._drain_seconds = drain_seconds
         self._trusted_proxies = trusted_proxies
         if len(os.fsencode(self._socket)) > _SOCKET_PATH_BYTES:
@@ -61,6 +62,7 @@ class FrontGate:
             state = self._record.read()
             before = json.dumps(state, sort_keys=True)
             state.update({"listen": self._listen, "message": self._message, "template": self._template})
+            state.update(self._pages)
             if self._trusted_proxies is not None:
                 state["trusted_proxies"] = list(self._trusted_proxies)
             change(state)
@@ -96,17 +98,17 @@ class FrontGate:
     def close(self, reason: Mapping[str, object], preview_target: str | None = None) -> None:
         def change(state: GateFacts) -> None:
             state.update({"operation": dict(reason)})
-            if preview_target is not None and state.get("preview_target") != preview_target:
-                state.update({"preview_target": preview_target, "preview_token": secrets.token_urlsafe(24)})
+            if preview_target is not None:
+                preview(state, preview_target)
 
         self._change(change, drain=True)
 
     def open(self) -> None:
-        self._change(lambda state: state.update({"operation": None, "preview_target": None, "preview_token": None}))
+        self._change(end_preview)
 
     def hold(self, reason: Mapping[str, object] | None) -> None:
         self._change(
-            lambda state: state.update({"hold": dict(reason) if reason is not None else None}),
+            lambda state: hold(state, dict(reason) if reason is not None else None),
             drain=reason is not None,
         )
 

@@ -25,11 +25,13 @@ from holdfast.drivers.gates import maintenance_page
 from holdfast.drivers.gates.front.messages import BadMessageError, Request, RequestHead
 from holdfast.drivers.gates.front.relay import Relay, VisitorLeftError, WebError
 from holdfast.drivers.gates.front.visitor import VisitorWire
+from holdfast.drivers.gates.pages import own_page
 
 if TYPE_CHECKING:  # the proxy starts without the modules that write this file
     from holdfast.drivers.gates.state_file import GateFacts
 
 PREVIEW_COOKIE = b"holdfast_preview"
+_BYPASS = b"/.holdfast/bypass/"
 LOOPBACK = ("127.0.0.0/8", "::1")
 _IDLE_SECONDS = 60.0  # for a visitor who sends nothing, or an incomplete request head
 _LINGER_SECONDS = 5.0  # for a visitor who still sends a request that was answered already
@@ -40,6 +42,7 @@ _MOST_CONNECTIONS = 20_000
 _OWN_DESCRIPTORS = 64
 _MOST_PEERS = 1_000
 _REASONS = {
+    303: "See Other",
     400: "Bad Request",
     405: "Method Not Allowed",
     408: "Request Timeout",
@@ -54,9 +57,10 @@ _REASONS = {
 class Visit:
     """A request that is relayed to an address."""
 
-    def __init__(self, task: asyncio.Task[None], target: str) -> None:
+    def __init__(self, task: asyncio.Task[None], target: str, by_token: bool = False) -> None:
         self.task = task
         self.target = target
+        self.by_token = by_token
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cut = False  # whether the drain ended it
 
@@ -146,12 +150,19 @@ class Front:
             self._busy.discard(visitor)
 
     async def _answer(self, visitor: VisitorWire, request: Request) -> bool:
-        target = self._target(request)
+        target = self._target()
+        if request.target.startswith(_BYPASS):
+            given = request.target[len(_BYPASS) :]
+            if self._may_bypass(given) or target is not None:
+                return self._let_bypass(visitor, request, given)
+        by_token = target is None and self._may_bypass(request.cookie(PREVIEW_COOKIE))
+        if by_token:
+            target = self._preview()
         if target is None:
             self._counts["held"] += 1
             return self._page(visitor, request)
         self._counts["relayed"] += 1
-        visit = Visit(self._visitors[visitor], target)
+        visit = Visit(self._visitors[visitor], target, by_token)
         self._under_way.add(visit)
         relay = Relay(visitor, request, request.keep_alive and not self._stopping)
         try:
@@ -185,20 +196,30 @@ class Front:
         visitor.abort()  # so that nobody takes the part of the answer that has come for the whole
         return False
 
-    def _target(self, request: Request) -> str | None:
-        """Return the address to which this request may go now; None for the maintenance page."""
+    def _target(self) -> str | None:
+        """Return the address that every visitor reaches now; None for the maintenance page."""
         state = self.state
-        if (
-            state.get("hold") is None
-            and state.get("operation") is None
-            and state.get("release")
-            and state.get("target")
-        ):
-            return str(state["target"])
-        token, preview = state.get("preview_token"), state.get("preview_target") or state.get("target")
-        if token and preview and hmac.compare_digest(request.cookie(PREVIEW_COOKIE), str(token).encode()):
-            return str(preview)
+        if state.get("hold") is None and state.get("operation") is None and state.get("release"):
+            return state.get("target") or None
         return None
+
+    def _preview(self) -> str | None:
+        """Return the address that the holder of the token reaches while visitors are held."""
+        return self.state.get("preview_target") or self.state.get("target") or None
+
+    def _may_bypass(self, given: bytes) -> bool:
+        token = self.state.get("preview_token")
+        return bool(token) and self._preview() is not None and hmac.compare_digest(given, str(token).encode())
+
+    def _let_bypass(self, visitor: VisitorWire, request: Request, given: bytes) -> bool:
+        """Give the token to a browser whose user followed the link with it. The application never sees the link."""
+        headers = {"Location": "/", "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        if self._may_bypass(given):
+            name, token = PREVIEW_COOKIE.decode(), self.state.get("preview_token")
+            headers["Set-Cookie"] = f"{name}={token}; Path=/; HttpOnly; SameSite=Lax"
+        keep = visitor.skip_body() and request.keep_alive and not self._stopping
+        self._reply(visitor, 303, headers, b"", request, keep=keep)
+        return keep
 
     def _peer(self, visitor: VisitorWire) -> tuple[str, bool]:
         """Return the address of whom a connection comes from, and whether to believe what he says of the visitor."""
@@ -220,15 +241,17 @@ class Front:
         """Send the maintenance page, or with status 502 what failed; return whether the connection may stay open."""
         reason = {} if failure else self.state.get("hold") or self.state.get("operation") or {}
         template = "" if failure else self.state.get("template")
+        code = 502 if failure else 503
         headers, body = maintenance_page.render(
             reason,
             failure or str(reason.get("message") or self.state.get("message") or maintenance_page.DEFAULT_MESSAGE),
             Path(template) if template else None,
             request.text(b"accept"),
             _REFRESH_SECONDS[time.time_ns() // 1000 % len(_REFRESH_SECONDS)],
+            own_page(self.state, code, request.text(b"host")),
         )
         keep = visitor.skip_body() and request.keep_alive and not self._stopping
-        self._reply(visitor, 502 if failure else 503, headers, body, request, keep=keep)
+        self._reply(visitor, code, headers, body, request, keep=keep)
         return keep
 
     @staticmethod
@@ -275,10 +298,12 @@ class Front:
 
     async def _drain(self, seconds: float) -> None:
         """Wait until no request is in progress to addresses that are no longer allowed; then cut the remaining ones."""
-        allowed = {self.state.get("preview_target")}
-        if self.state.get("hold") is None and self.state.get("operation") is None:
-            allowed.add(self.state.get("target"))
-        left = [visit for visit in self._under_way if visit.target not in allowed]
+        is_open = self.state.get("hold") is None and self.state.get("operation") is None
+        public = self.state.get("target") if is_open else None
+        preview = self._preview() if self.state.get("preview_token") else None
+        left = [
+            visit for visit in self._under_way if visit.target not in (public, preview if visit.by_token else public)
+        ]
         if left and not await _all_over(left, seconds):
             late = [visit for visit in left if not visit.over.done()]
             for visit in late:

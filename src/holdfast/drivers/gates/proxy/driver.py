@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.drivers.gates import maintenance_page
+from holdfast.drivers.gates.pages import own_page
 from holdfast.drivers.gates.proxy.location import ProxyLocation
 from holdfast.drivers.gates.proxy.probe import Answer, SiteProbe
-from holdfast.drivers.gates.state_file import GateFacts, GateStateFile
+from holdfast.drivers.gates.state_file import GateFacts, GateStateFile, end_preview, hold, preview
 from holdfast.errors import CommandFailedError, CommandTimeoutError, StepError
 from holdfast.model import GateState, Problem, ServiceInstance
 from holdfast.system import durable
@@ -104,6 +105,7 @@ class ProxyGate:
         *,
         message: str = "",
         template: str = "",
+        pages: GateFacts | None = None,
         drain_seconds: float = 10,
     ) -> None:
         self._folder = folder
@@ -114,6 +116,7 @@ class ProxyGate:
         self._door = door
         self._message = message
         self._template = template
+        self._pages: GateFacts = pages or {}
         self._drain_seconds = drain_seconds
 
     def _change(self, change: Callable[[GateFacts], None], *, drain: bool = False) -> None:
@@ -122,6 +125,7 @@ class ProxyGate:
             before = json.dumps(state, sort_keys=True)
             state.setdefault("id", secrets.token_hex(6))
             state.update({"message": self._message, "template": self._template})
+            state.update(self._pages)
             if "seed" not in state and self._include.exists():
                 state["seed"] = self._include.read_text()
             change(state)
@@ -136,17 +140,15 @@ class ProxyGate:
         def change(state: GateFacts) -> None:
             state.update({"operation": dict(reason)})
             if preview_target is not None:
-                _preview(state, preview_target)
+                preview(state, preview_target)
 
         self._change(change, drain=True)
 
     def open(self) -> None:
-        self._change(lambda state: state.update({"operation": None, "preview_target": None, "preview_token": None}))
+        self._change(end_preview)
 
     def hold(self, reason: Mapping[str, object] | None) -> None:
-        self._change(
-            lambda state: state.update({"hold": dict(reason) if reason is not None else None}), drain=reason is not None
-        )
+        self._change(lambda state: hold(state, dict(reason) if reason is not None else None), drain=reason is not None)
 
     def route(self, release: str, target: str) -> None:
         self._change(lambda state: state.update({"release": release, "target": target}), drain=True)
@@ -157,7 +159,7 @@ class ProxyGate:
         reason = state.get("hold") or state.get("operation") or {}
         message = str(reason.get("message") or self._message or maintenance_page.DEFAULT_MESSAGE)
         template = Path(self._template) if self._template else None
-        headers, html = maintenance_page.render(reason, message, template, "text/html")
+        headers, html = maintenance_page.render(reason, message, template, "text/html", own=own_page(state, 503))
         _, found = maintenance_page.render(reason, message, None, "application/json")
         headers.pop("Content-Type")
         headers["Retry-After"] = str(min(int(headers["Retry-After"]), _LONGEST_RETRY_SECONDS))
@@ -273,7 +275,7 @@ class ProxyGate:
 
         Idempotent. Holders of the preview's cookie reach it from then on.
         """
-        self._change(lambda state: _preview(state, target))
+        self._change(lambda state: preview(state, target))
         deadline = time.monotonic() + _FOLLOW_SECONDS
         while True:
             answer = self._visit(f"{PREVIEW_COOKIE}={self.state().preview_token}")
@@ -344,8 +346,3 @@ def _tag_in(answer: str | None) -> str:
 
 def _follows(answer: str | None, view: View) -> bool:
     return _tag_in(answer) == view.state_tag
-
-
-def _preview(state: GateFacts, target: str) -> None:
-    if state.get("preview_target") != target:
-        state.update({"preview_target": target, "preview_token": secrets.token_urlsafe(24)})

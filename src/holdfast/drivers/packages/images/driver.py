@@ -26,7 +26,7 @@ from holdfast.drivers.packages.images.names import ImageNames, exact
 from holdfast.drivers.packages.images.transfer import ImageCarrier
 from holdfast.drivers.protocols.packages import EngineLogin, Packages
 from holdfast.errors import StepError
-from holdfast.model import AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
+from holdfast.model.packages import AppliedPatch, Newer, Package, Patch, PatchFit, StoredImage
 from holdfast.system import durable
 from holdfast.system.host import Host
 
@@ -366,18 +366,18 @@ class ImagePackages:
         self.refresh(target, package)
         durable.sync_filesystem(target)
 
-    def remove(self, id: str) -> None:
-        """Remove a package with tags that no other one has.
+    def remove(self, *ids: str) -> None:
+        """Remove packages with tags that no other one has.
 
         The engine deletes an image unless a container or another tag uses it.
         """
         known = self._sources.packages()
-        others = {tag for package in known if package.id != id for tag in self._tags_of(package)}
+        others = {tag for package in known if package.id not in ids for tag in self._tags_of(package)}
         for package in known:
-            for tag in self._tags_of(package) if package.id == id else ():
+            for tag in self._tags_of(package) if package.id in ids else ():
                 if tag not in others and self._names.id(tag):
                     self._names.take_away(tag)
-        self._sources.remove(id)
+        self._sources.remove(*ids)
 
 
 def fit_for_tag(service: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from holdfast.drivers.packages.images.names import ImageNames
 from holdfast.drivers.protocols.packages import EngineLogin
 from holdfast.errors import StepError
-from holdfast.model import StoredImage
+from holdfast.model.packages import StoredImage
 from holdfast.system.host import Host
 
 _PODMAN = "podman"

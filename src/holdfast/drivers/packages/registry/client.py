@@ -111,6 +111,7 @@ class RegistryClient:
         timeout_seconds: float = 30,
     ) -> None:
         self.server = server
+        self.plain = scheme == "http"
         self._origin = (scheme, server)
         self._host = host
         self._user = user

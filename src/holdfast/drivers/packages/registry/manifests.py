@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from holdfast.errors import DamagedError
-from holdfast.model import EnvironmentUse, Package, StoredImage, StoredPackage
+from holdfast.model.packages import EnvironmentUse, Package, StoredImage, StoredPackage
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.holdfast.package.config.v1+json"

@@ -25,8 +25,7 @@ from holdfast.drivers.packages.registry.client import Body, RegistryClient
 from holdfast.drivers.packages.registry.manifests import Descriptor, Manifest, PackageConfig, Tags
 from holdfast.drivers.protocols.packages import EngineLogin, Progress
 from holdfast.errors import DamagedError, NotFoundError, RefusedError, RegistryError
-from holdfast.model import EnvironmentUse, Package, StoredImage, StoredPackage
-from holdfast.system.host import Host
+from holdfast.model.packages import EnvironmentUse, Package, StoredImage, StoredPackage
 
 _MOST_MANIFEST_BYTES = 4 << 20
 _PAGE = 100
@@ -36,24 +35,10 @@ _DecodedT = TypeVar("_DecodedT")
 
 
 class OciRegistry:
-    def __init__(
-        self,
-        scheme: str,
-        server: str,
-        repository: str,
-        host: Host,
-        *,
-        user: str = "",
-        password: str = "",
-        authority: Path | None = None,
-        timeout_seconds: float = 30,
-    ) -> None:
-        self.server = server
-        self._scheme = scheme
+    def __init__(self, client: RegistryClient, repository: str) -> None:
+        self.server = client.server
         self._repository = repository
-        self._client = RegistryClient(
-            scheme, server, host, user=user, password=password, authority=authority, timeout_seconds=timeout_seconds
-        )
+        self._client = client
 
     @property
     def address(self) -> str:
@@ -61,7 +46,7 @@ class OciRegistry:
 
     def engine_login(self, folder: Path) -> EngineLogin:
         written = self._client.write_login(folder / "config.json")
-        return EngineLogin(self.address, folder if written else None, plain=self._scheme == "http")
+        return EngineLogin(self.address, folder if written else None, plain=self._client.plain)
 
     def close(self) -> None:
         self._client.close()
@@ -123,13 +108,13 @@ class OciRegistry:
         full = f"{self.address}{'@' if by_digest else ':'}{name}"
         stored = manifests.package_in(*known_as(known, full, "" if by_digest else name))
         config = self._config(known[0].config)
-        told = stored.package
+        announced = stored.package
         package = replace(
             config.package,
-            id=told.id,
-            commit=told.commit,
-            digest=told.digest,
-            size_bytes=told.size_bytes,
+            id=announced.id,
+            commit=announced.commit,
+            digest=announced.digest,
+            size_bytes=announced.size_bytes,
             path="",
             patches=(),
         )

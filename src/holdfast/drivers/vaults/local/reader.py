@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import weakref
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -27,13 +28,17 @@ _LENGTH_BITS = 21
 
 
 class Contents:
-    """The contents that one backup may use. Not shared between threads. `problems` lists unusable packs."""
+    """The contents that one backup may use. Not shared between threads. `problems` lists unusable packs.
+
+    Packs stay open until `close`, and no longer than this object, so that they do not keep a disk busy.
+    """
 
     def __init__(self, vault: Path, packs: Sequence[str], *, checked: bool = True) -> None:
         """Check the index of each pack, or none of them: the content that is found is compared in any case."""
         self._vault = vault
         self._packs: list[str] = []
         self._open: dict[int, int] = {}
+        self.close = weakref.finalize(self, _close_all, self._open)
         self._table: DigestTable | None = None
         self._can_clone = True
         self._few = 0 if checked else _FEW_LOOKUPS  # that many are found by bisection, without a table
@@ -146,10 +151,11 @@ class Contents:
         self._can_clone = self._can_clone and durable.clone(source, target)
         return self._can_clone
 
-    def close(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+
+def _close_all(descriptors: dict[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
+    descriptors.clear()
 
 
 class LocalBackup:

@@ -1,0 +1,205 @@
+"""The methods that replace values as expressions of PostgreSQL; `sanitize.values` gives the same values in Python.
+
+The key is a setting of the session, so that it is in no statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.drivers.databases.postgresql.client import identifier, literal
+from holdfast.sanitize import dictionaries
+from holdfast.sanitize.deciding import EMAIL_PREFIX, DatabasePlan, Decision, TablePlan
+from holdfast.sanitize.methods import (
+    AnyMethod,
+    Choice,
+    Date,
+    Email,
+    File,
+    Hash,
+    Ip,
+    Json,
+    Keep,
+    Mask,
+    Null,
+    Number,
+    Phone,
+    Pick,
+    Set,
+    Sql,
+    Text,
+    Uuid,
+)
+from holdfast.sanitize.schema import Column, Table
+from holdfast.sanitize.values import INSIDE, PHONE_DIGEST_DIGITS, PHONE_DIGITS, PICK_DIGITS, mask_parts
+
+KEY = "holdfast.key"
+
+
+def place(table: Table) -> str:
+    return f"{identifier(table.schema)}.{identifier(table.own_name)}"
+
+
+def selection(plan: DatabasePlan, table: TablePlan, *, limit: int | None = None) -> str:
+    """Return the SELECT that makes the rows of a table."""
+    columns = ", ".join(f"{value(plan, table, one)} AS {identifier(one.column.name)}" for one in table.columns)
+    only = "" if table.table.virtual == "partitioned" else "ONLY "
+    found = f"SELECT {columns} FROM {only}{place(table.table)} AS {identifier(table.table.own_name)}"
+    if table.selected.condition:
+        found += f" WHERE {table.selected.condition}"
+    return found if limit is None else f"{found} LIMIT {limit}"
+
+
+def value(plan: DatabasePlan, table: TablePlan, one: Decision) -> str:
+    """Return the expression of one column."""
+    name = identifier(one.column.name)
+    found = (
+        name if isinstance(one.method, Keep) else f"({_value(plan, one.column, one.method, name)})::{one.column.type}"
+    )
+    if table.exempt and found != name:
+        found = f"CASE WHEN ({table.exempt}) THEN {name} ELSE {found} END"
+    kept = table.selected.cleared.get(one.column.name)
+    return f"CASE WHEN {kept} THEN {found} END" if kept else found
+
+
+def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> str:
+    if isinstance(method, Null):
+        return "NULL"
+    if isinstance(method, Set):
+        return literal(method.value) if isinstance(method.value, str) else str(method.value)
+    if isinstance(method, Sql):
+        return method.expression
+    if column.array:
+        each = of_text(plan, column, method, "holdfast_each.one::text")
+        elements = f"SELECT {each} FROM unnest({name}) WITH ORDINALITY AS holdfast_each(one, place) ORDER BY place"
+        return f"CASE WHEN {name} IS NOT NULL THEN ARRAY({elements}) END"
+    if isinstance(method, File):
+        return f"CASE WHEN {name} IS NOT NULL THEN '\\x{dictionaries.FILES[method.content].hex()}'::bytea END"
+    if isinstance(method, Date):
+        return _date(column, method, name)
+    if isinstance(method, Number):
+        return _number(method, name)
+    if isinstance(method, Json):
+        return _json(plan, method, f"{name}::jsonb")
+    return of_text(plan, column, method, f"host({name})" if column.kind == "inet" else f"{name}::text")
+
+
+def digest(domain: str, text: str) -> str:
+    """Return the keyed digest of a text in hexadecimal."""
+    keyed = f"current_setting({literal(KEY)}) || {literal(f':{domain}:')} || {text}"
+    return f"encode(sha256(convert_to({keyed}, 'UTF8')), 'hex')"
+
+
+def _picked(domain: str, text: str, number: int) -> str:
+    return f"('x' || lpad(left({digest(domain, text)}, {PICK_DIGITS}), 16, '0'))::bit(64)::bigint % {number}"
+
+
+def of_text(plan: DatabasePlan, column: Column, method: AnyMethod, text: str) -> str:
+    """Return the expression that replaces a text."""
+    if isinstance(method, Null):
+        return "NULL"
+    if isinstance(method, Keep):
+        return text
+    if isinstance(method, Set):
+        return literal(str(method.value))
+    if isinstance(method, Text):
+        filler = literal(dictionaries.FILLER)
+        return f"left(repeat({filler}, length({text}) / {len(dictionaries.FILLER)} + 1), length({text}))"
+    if isinstance(method, Mask):
+        hidden = f"length({text}) - {method.left + method.right}"
+        ends = f"left({text}, {method.left}) || repeat('*', {hidden}) || right({text}, {method.right})"
+        return f"CASE WHEN {hidden} > 0 THEN {ends} ELSE repeat('*', length({text})) END"
+    if isinstance(method, Hash):
+        return f"left({digest(method.domain, text)}, {plan.width(column, method)})"
+    if isinstance(method, Email):
+        width = plan.width(column, method)
+        found = f"left({digest(method.domain, text)}, {width})"
+        return f"{literal(EMAIL_PREFIX)} || {found} || {literal(f'@{plan.email_domain}')}"
+    if isinstance(method, Uuid):
+        parts = "'\\1-\\2-4\\3-8\\4-\\5'"
+        pattern = "'^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$'"
+        return f"regexp_replace({digest(method.domain, text)}, {pattern}, {parts})"
+    if isinstance(method, Ip):
+        bytes_ = f"decode(left({digest(method.domain, text)}, 6), 'hex')"
+        # The digest is computed once, in a row of its own.
+        octets = " || '.' || ".join(f"get_byte(holdfast_ip.bytes, {number})" for number in range(3))
+        return f"(SELECT '10.' || {octets} FROM (SELECT {bytes_} AS bytes OFFSET 0) AS holdfast_ip)"
+    if isinstance(method, Phone):
+        return _phone(method.mask or plan.phone_mask, digest(method.domain, text))
+    if isinstance(method, Pick):
+        return _word(dictionaries.WORDS[method.dictionary], method.domain, text, column.length)
+    if isinstance(method, Choice):
+        return _word(method.values, method.domain, text, column.length)
+    raise TypeError(method.name)
+
+
+def _word(words: Sequence[str], domain: str, text: str, room: int | None) -> str:
+    known = ", ".join(literal(word[:room]) for word in words)
+    return f"(ARRAY[{known}])[1 + {_picked(domain, text, len(words))}]"
+
+
+def _phone(mask: str, found: str) -> str:
+    count = mask.count("#")
+    given = min(count, PHONE_DIGITS)
+    number = f"('x' || lpad(left({found}, {PHONE_DIGEST_DIGITS}), 16, '0'))::bit(64)::bigint % {10**given}"
+    parts, position = [], 1
+    for part in mask_parts(mask):
+        if isinstance(part, str):
+            parts.append(literal(part))
+        else:
+            parts.append(f"substr(holdfast_phone.digits, {position}, {part})")
+            position += part
+    # The digest is computed once, in a row of its own.
+    digits = f"SELECT lpad(({number})::text, {count}, '0') AS digits OFFSET 0"
+    return f"(SELECT {' || '.join(parts)} FROM ({digits}) AS holdfast_phone)"
+
+
+def _date(column: Column, method: Date, name: str) -> str:
+    if method.to == "now":
+        return f"CASE WHEN {name} IS NOT NULL THEN current_date END"
+    if method.to in ("year", "month"):
+        return f"date_trunc('{method.to}', {name})"
+    days = f"{_picked(method.domain, f'{name}::text', 2 * method.days + 1)} - {method.days}"
+    return f"{name} + ({days}) * interval '1 day'"
+
+
+def _number(method: Number, name: str) -> str:
+    if method.bucket:
+        return f"floor({name} / {method.bucket}) * {method.bucket}"
+    share = f"(({_picked(method.domain, f'{name}::text', 2001)}) - 1000)"
+    return f"{name} * (1 + {share} * {method.noise} / 100000.0)"
+
+
+def _json(plan: DatabasePlan, method: Json, source: str) -> str:
+    if method.other == "keep":
+        found = source
+        for path, one in method.paths.items():
+            inside = _path(path)
+            text = f"({source} #>> {inside})"
+            new = f"coalesce(to_jsonb(({of_text(plan, INSIDE, one, text)})::text), 'null'::jsonb)"
+            found = f"jsonb_set({found}, {inside}, {new}, false)"
+        return found
+    kept = f"jsonb_strip_nulls({_object(plan, method, source, ())})"
+    return f"CASE WHEN {source} IS NOT NULL THEN {kept} END"
+
+
+def _object(plan: DatabasePlan, method: Json, source: str, above: tuple[str, ...]) -> str:
+    """Return the object of the paths that begin with those above."""
+    names = dict.fromkeys(
+        parts[len(above)] for path in method.paths if (parts := tuple(path.split(".")))[: len(above)] == above
+    )
+    pairs = []
+    for name in names:
+        path = ".".join((*above, name))
+        if path in method.paths:
+            inside = f"({source} #>> {_path(path)})"
+            found = f"to_jsonb(({of_text(plan, INSIDE, method.paths[path], inside)})::text)"
+        else:
+            inner = _object(plan, method, source, (*above, name))
+            found = f"CASE WHEN jsonb_typeof({source} #> {_path(path)}) = 'object' THEN {inner} END"
+        pairs.append(f"{literal(name)}, {found}")
+    return f"jsonb_build_object({', '.join(pairs)})"
+
+
+def _path(path: str) -> str:
+    return f"ARRAY[{', '.join(literal(part) for part in path.split('.'))}]"

@@ -1,0 +1,181 @@
+"""Sanitized dumps of PostgreSQL: COPY of expressions in one exported snapshot, between two halves of the schema.
+
+Facts from the documentation and measured on 15: several sessions read one exported snapshot, and so does pg_dump; a
+setting with a dot in its name can be given when a session is opened, and is then in no statement; COPY accepts values
+of identity columns, and of a partitioned table as a whole; pg_dump's section `post-data` has indexes, constraints,
+triggers and the refresh of materialized views, and neither section has large objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from holdfast.config.schema import Database as DatabaseSettings
+from holdfast.drivers.databases.opening import Opening
+from holdfast.drivers.databases.postgresql import sanitized_values as values
+from holdfast.drivers.databases.postgresql.client import Clients, Session, SqlError, identifier, literal
+from holdfast.drivers.databases.postgresql.sanitized_schema import read_contents, read_schema
+from holdfast.drivers.protocols.sanitizing import Query, SanitizedDump, unchanged
+from holdfast.errors import RefusedError
+from holdfast.model import Server
+from holdfast.sanitize import scan
+from holdfast.sanitize.deciding import DatabasePlan, TablePlan
+from holdfast.sanitize.detector import Content
+from holdfast.sanitize.methods import Email, Hash, Phone
+from holdfast.sanitize.output import Compression
+from holdfast.sanitize.scan import Canary
+from holdfast.sanitize.schema import Schema
+from holdfast.sanitize.writing import PartWriter
+from holdfast.system.host import Host
+from holdfast.system.pouring import pour
+
+_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_LOCK_TIMEOUT_MS = 30_000
+_SCHEMA = ("--no-password", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions")
+_HEADING = b"-- Sanitized dump of PostgreSQL. Load it with: psql --set ON_ERROR_STOP=1 --single-transaction\n\n"
+_SEQUENCES = """
+SELECT format('SELECT pg_catalog.setval(%L, %s, %L);', format('%I.%I', n.nspname, c.relname),
+  coalesce(pg_sequence_last_value(c.oid), s.seqstart), pg_sequence_last_value(c.oid) IS NOT NULL)
+FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') ORDER BY 1"""
+
+
+class PostgresqlSanitizer:
+    extension = "sql"
+
+    def __init__(self, name: str, settings: DatabaseSettings, server: Server, host: Host) -> None:
+        self._name = name
+        self._database = settings.name
+        self._host = host
+        self._clients = Clients(server, host)
+
+    def quote(self, name: str) -> str:
+        return identifier(name)
+
+    def load_command(self, file: str) -> str:
+        unpack = "zstd -dc" if file.endswith(".zst") else "gunzip -c"
+        return f"{unpack} {file} | psql --set ON_ERROR_STOP=1 --single-transaction --dbname DATABASE"
+
+    @contextmanager
+    def _reading(self, key: str = "", snapshot: str = "") -> Iterator[Session]:
+        """Yield a session in a transaction that cannot write. The key reaches the server with the connection."""
+        settings = {"row_security": "off", "jit": "off", "lock_timeout": str(_LOCK_TIMEOUT_MS)}
+        settings |= {"extra_float_digits": "3", "datestyle": "iso", "intervalstyle": "postgres", "timezone": "UTC"}
+        settings |= {"search_path": "pg_catalog,public"} | ({values.KEY: key} if key else {})
+        with self._clients.session(self._database, **settings) as session:
+            session.run(_READING)
+            if snapshot:
+                session.run(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
+            yield session
+
+    # --- the schema --------------------------------------------------------------------------------
+
+    def schema(self) -> Schema:
+        with self._reading() as session:
+            return read_schema(session)
+
+    def contents(self, schema: Schema) -> dict[str, Content]:
+        found: dict[str, Content] = {}
+        with self._reading() as session:
+            for table in schema.tables:
+                columns = [one for one in table.columns if one.kind == "text" and not one.array and not one.generated]
+                if columns:
+                    found |= read_contents(session, table, columns)
+        return found
+
+    # --- statements --------------------------------------------------------------------------------
+
+    def queries(self, plan: DatabasePlan) -> list[Query]:
+        return [Query(one.table.name, values.selection(plan, one)) for one in plan.tables if not one.empty]
+
+    def problems(self, plan: DatabasePlan) -> list[str]:
+        found = []
+        for one in plan.tables:
+            if one.empty:
+                continue
+            try:
+                with self._reading("check") as session:
+                    session.rows(values.selection(plan, one, limit=0))
+            except SqlError as error:
+                if not error.sql_state:
+                    raise
+                found.append(f"{one.table.name}: {error.what.partition('(SELECT')[0].strip().rstrip('(').strip()}")
+        return found
+
+    def preview(self, plan: DatabasePlan, table: str, rows: int, key: str) -> list[tuple[str | None, ...]]:
+        chosen = next(one for one in plan.tables if one.table.name == table)
+        with self._reading(key) as session:
+            return session.rows(values.selection(plan, chosen, limit=rows))
+
+    # --- the dump ----------------------------------------------------------------------------------
+
+    def write(
+        self,
+        plan: DatabasePlan,
+        key: str,
+        folder: Path,
+        compression: Compression,
+        passed: Callable[[int], None],
+        jobs: int,
+    ) -> SanitizedDump:
+        with self._reading(key) as session:
+            snapshot = str(session.value("SELECT pg_export_snapshot()"))
+            if changed := unchanged(plan.schema, read_schema(session)):
+                raise RefusedError(
+                    f"database {self._name}: the schema changed meanwhile: {', '.join(changed)}",
+                    next_step="Run the command again.",
+                )
+            tables = [one for one in plan.tables if not one.empty]
+            by_size = sorted(range(len(tables)), key=lambda number: -tables[number].table.size_bytes)
+            writer = PartWriter(plan, key, self._canaries(session, plan), folder, compression, passed)
+            first = writer.section(0, lambda sink: self._section("pre-data", snapshot, sink), _HEADING)
+            with ThreadPoolExecutor(max(1, jobs)) as pool:
+                futures = {
+                    number: pool.submit(self._table, writer, number + 1, tables[number], key, snapshot)
+                    for number in by_size
+                }
+                parts = [futures[number].result() for number in range(len(tables))]
+            sequences = "".join(f"{line}\n" for (line,) in session.rows(_SEQUENCES))
+            last = writer.section(
+                len(tables) + 1, lambda sink: self._section("post-data", snapshot, sink), sequences.encode() + b"\n"
+            )
+        return SanitizedDump(writer.rows, writer.size_bytes, (first, *parts, last))
+
+    def _section(self, name: str, snapshot: str, sink: Callable[[bytes], None]) -> None:
+        argv = self._clients.argv("pg_dump", f"--section={name}", f"--snapshot={snapshot}", *_SCHEMA, self._database)
+        pour(self._host, argv, sink, environment=self._clients.environment(row_security="off"))
+
+    def _table(self, writer: PartWriter, number: int, one: TablePlan, key: str, snapshot: str) -> Path:
+        with self._reading(key, snapshot) as session:
+            columns = ", ".join(identifier(decision.column.name) for decision in one.columns)
+            before = f"COPY {values.place(one.table)} ({columns}) FROM stdin;\n".encode()
+            select = values.selection(writer.plan, one)
+            return writer.table(number, one.table.name, before, partial(session.pour, select), b"\\.\n\n")
+
+    def _canaries(self, session: Session, plan: DatabasePlan) -> list[Canary]:
+        """Return digests of some raw values that must not leave: of columns whose values are as good as unique."""
+        found = []
+        for one in plan.tables:
+            for decision in one.changed if not one.empty else ():
+                column = decision.column
+                if not isinstance(decision.method, (Email, Hash, Phone)) or column.array or one.exempt:
+                    continue
+                text = f"{identifier(column.name)}::text"
+                digest = values.digest(scan.CANARY, text)
+                place = f"{one.table.name}.{column.name}"
+                rows = session.rows(
+                    f"SELECT octet_length({text}), {digest} FROM {values.place(one.table)} WHERE octet_length({text})"
+                    f" BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
+                    f" AND translate({text}, {literal(scan.SEPARATORS)}, '') = {text}"
+                    f" AND {text} ~ '[^a-z]' LIMIT {scan.PER_COLUMN}"
+                )
+                found += [Canary(place, int(length or 0), str(value)) for length, value in rows]
+        return scan.chosen(found)
+
+
+def open_sanitizer(opening: Opening) -> PostgresqlSanitizer:
+    return PostgresqlSanitizer(opening.name, opening.settings, opening.server, opening.host)

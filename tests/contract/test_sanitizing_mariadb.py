@@ -1,0 +1,317 @@
+"""Sanitized dumps of MariaDB: hazards of real schemas, loaded by its client alone, and nothing raw anywhere."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.databases.mariadb.dialect import Dialect
+from holdfast.drivers.databases.mariadb.driver import MARIADB
+from holdfast.drivers.databases.mariadb.mysql import MYSQL
+from holdfast.drivers.databases.mariadb.sanitizing import Inserts, MariadbSanitizer
+from holdfast.drivers.protocols.sanitizing import SanitizedDump
+from holdfast.errors import RefusedError
+from holdfast.model import Server
+from holdfast.sanitize import output, rules
+from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
+from holdfast.sanitize.values import Values
+from holdfast.system.host import Host
+from tests.memory import memory_of
+from tests.proof import patience
+from tests.servers import mariadb, mysql
+from tests.servers.mariadb import USER, MariadbServer
+from tests.servers.mysql import MysqlServer
+
+KEY = "c0ffee" * 10
+HAZARDS = r"""
+SET sql_mode = '';
+CREATE TABLE users (
+  id INT AUTO_INCREMENT PRIMARY KEY, email VARCHAR(190) NOT NULL UNIQUE, first_name VARCHAR(40) CHARACTER SET latin1,
+  phone VARCHAR(20), password VARCHAR(100), born DATE, seen DATETIME(3), meta JSON, plan ENUM('free','paid'),
+  flags SET('a','b'), avatar BLOB, token CHAR(36), boss INT, ratio DOUBLE, bits BIT(5), `Odd ``name` TEXT,
+  `whole` VARCHAR(80) GENERATED ALWAYS AS (CONCAT(first_name, '!')) STORED,
+  CONSTRAINT long_enough CHECK (phone IS NULL OR CHAR_LENGTH(phone) >= 8), FOREIGN KEY (boss) REFERENCES users (id));
+CREATE TABLE orders (id BIGINT AUTO_INCREMENT PRIMARY KEY, buyer VARCHAR(190), amount DECIMAL(10,2), comment TEXT,
+  FOREIGN KEY (buyer) REFERENCES users (email));
+CREATE TABLE events (id INT, day DATE, who VARCHAR(190), PRIMARY KEY (id, day))
+  PARTITION BY RANGE (YEAR(day)) (PARTITION p0 VALUES LESS THAN (2020), PARTITION p1 VALUES LESS THAN MAXVALUE);
+CREATE TABLE chicken (id INT PRIMARY KEY, egg INT);
+CREATE TABLE egg (id INT PRIMARY KEY, chicken INT, FOREIGN KEY (chicken) REFERENCES chicken (id));
+ALTER TABLE chicken ADD FOREIGN KEY (egg) REFERENCES egg (id);
+CREATE TABLE logbook (line TEXT);
+INSERT INTO users (email, first_name, phone, password, born, seen, meta, plan, flags, avatar, token, boss, ratio, bits,
+    `Odd ``name`)
+  SELECT CONCAT('Person', n, '@Company.example'), CONCAT('First', n, 'ä'), CONCAT('+49 30 12', LPAD(n, 6, '0')),
+    CONCAT('Pbkdf2_', LEFT(SHA2(n, 256), 32)), IF(n = 7, '0000-00-00', DATE_ADD('1970-02-03', INTERVAL n DAY)),
+    '2024-05-06 07:08:09.123', JSON_OBJECT('email', CONCAT('Person', n, '@Company.example'),
+      'address', JSON_OBJECT('street', 'Real St'), 'level', n),
+    'paid', 'a,b', UNHEX(LEFT(SHA2(n, 256), 32)), UUID(), IF(n > 1, n DIV 2, NULL), n / 7, b'101',
+    CONCAT('tab\t line\n quote\' back\\ 😀 Raw', CHAR(13), CHAR(0), n) FROM (SELECT @n := @n + 1 AS n FROM
+    information_schema.columns, (SELECT @n := 0) AS zero LIMIT 300) AS numbers ORDER BY n;
+INSERT INTO users (email) VALUES ('nulls@company.example');
+INSERT INTO orders (buyer, amount, comment) SELECT email, id, CONCAT('Raw ', id) FROM users;
+INSERT INTO events SELECT id, DATE_ADD('2019-12-01', INTERVAL id DAY), email FROM users;
+INSERT INTO chicken VALUES (1, NULL); INSERT INTO egg VALUES (1, 1); UPDATE chicken SET egg = 1;
+CREATE TRIGGER noted BEFORE INSERT ON orders FOR EACH ROW INSERT INTO logbook VALUES ('fired');
+CREATE VIEW buyers AS SELECT u.id FROM users u JOIN orders o ON o.buyer = u.email;
+CREATE PROCEDURE nothing() SELECT 1;
+"""
+RULES = """
+email_domain = "sane.test"
+
+[columns]
+"*email*" = "email"
+
+[tables.users.columns]
+first_name = "first_name"
+phone = "phone"
+password = "hash"
+born = { date = "year" }
+seen = { date = { shift = 30 } }
+meta = { json = { "email" = "email", "address.street" = "street" } }
+plan = { choice = ["free"] }
+avatar = { file = "png" }
+token = "uuid"
+ratio = { number = { noise = 10 } }
+'Odd `name' = "text"
+
+[tables.orders.columns]
+comment = { mask = { left = 1 } }
+
+[tables.events.columns]
+who = "email"
+
+[tables.chicken]
+[tables.egg]
+[tables.logbook]
+rows = "none"
+"""
+
+
+@pytest.fixture(scope="module", params=["mariadb", pytest.param("mysql", marks=pytest.mark.variant("mysql"))])
+def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
+    with (mysql if request.param == "mysql" else mariadb).shared() as running:
+        running.run("mysql", "SET GLOBAL local_infile = ON")
+        yield running
+
+
+@pytest.fixture(scope="module")
+def name(server: MariadbServer) -> Iterator[str]:
+    """One database for all tests of this module; what a test adds it takes away again."""
+    with server.own_database() as made:
+        server.create_if_missing(made)
+        server.run(made, HAZARDS, user=USER)
+        yield made
+
+
+@contextmanager
+def added(server: MariadbServer, name: str, sql: str, back: str) -> Iterator[None]:
+    server.run(name, sql, user=USER)
+    try:
+        yield
+    finally:
+        server.run(name, back, user=USER)
+
+
+def sanitizer(server: MariadbServer, name: str) -> MariadbSanitizer:
+    return MariadbSanitizer("main", name, Server(host=str(server.place / "socket"), user=USER), Host(), dialect(server))
+
+
+def dialect(server: MariadbServer) -> Dialect:
+    return MYSQL if isinstance(server, MysqlServer) else MARIADB
+
+
+def decided(found: MariadbSanitizer, text: str = RULES) -> Decided:
+    schema = found.schema()
+    return decide(schema, rules.parse(text, "sanitize.toml", lambda _: ""), found.contents(schema), found.quote)
+
+
+def plan_of(found: MariadbSanitizer, text: str = RULES) -> DatabasePlan:
+    made = decided(found, text)
+    assert made.problems == ()
+    assert found.problems(made.plan) == []
+    return made.plan
+
+
+def written(found: MariadbSanitizer, plan: DatabasePlan, folder: Path) -> tuple[bytes, SanitizedDump]:
+    dump = found.write(plan, KEY, folder, "gz", lambda _: None, 1)
+    output.join(dump.parts, folder / "dump.sql.gz")
+    assert [path.name for path in folder.iterdir()] == ["dump.sql.gz"]
+    return gzip.decompress((folder / "dump.sql.gz").read_bytes()), dump
+
+
+def load(server: MariadbServer, name: str, dump: bytes) -> None:
+    server.create_if_missing(name)
+    argv = [dialect(server).client, "--no-defaults", f"--socket={server.place}/socket", f"--user={USER}", name]
+    subprocess.run(argv, input=dump, check=True, timeout=patience.limit(60), stdout=subprocess.DEVNULL)
+
+
+def test_every_hazard_is_loaded_by_the_client_alone_and_joins_stay(
+    server: MariadbServer, name: str, tmp_path: Path
+) -> None:
+    before = server.run(name, "CHECKSUM TABLE users, orders, events", user=USER)
+    found = sanitizer(server, name)
+    dumped, dump = written(found, plan_of(found), tmp_path)
+    assert server.run(name, "CHECKSUM TABLE users, orders, events", user=USER) == before
+    assert dump.rows == {"users": 301, "orders": 301, "events": 301, "chicken": 1, "egg": 1}
+    assert re.findall(rb"Company|First[0-9]|Real St|Raw|Pbkdf2", dumped) == []
+    with server.own_database() as other:
+        load(server, other, dumped)
+
+        def ask(sql: str, database: str = other) -> str:
+            return server.run(database, sql, user=USER).strip()
+
+        for sql in (
+            "SELECT COUNT(*) FROM users u JOIN orders o ON o.buyer = u.email",
+            "SELECT COUNT(*) FROM users u JOIN events e ON e.who = u.email",
+            "SELECT COUNT(*) FROM users u JOIN users b ON b.id = u.boss",
+            "SELECT COUNT(*), COUNT(first_name), COUNT(meta), COUNT(avatar), COUNT(born), SUM(bits), SUM(flags)"
+            " FROM users",
+            "SELECT SUM(CHAR_LENGTH(`Odd ``name`)) FROM users",
+            "SELECT COUNT(*) FROM events PARTITION (p0)",
+            "SELECT COUNT(*) FROM buyers",
+            "SELECT AUTO_INCREMENT FROM information_schema.tables WHERE table_schema = DATABASE()"
+            " AND table_name = 'users'",
+            "SELECT COUNT(*) FROM information_schema.table_constraints WHERE table_schema = DATABASE()",
+            "SELECT COUNT(*) FROM information_schema.triggers WHERE trigger_schema = DATABASE()",
+            "SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = DATABASE()",
+            "SELECT SUM(amount) FROM orders",
+        ):
+            assert ask(sql) == ask(sql, name), sql
+        assert ask("SELECT COUNT(*) FROM orders o LEFT JOIN users u ON u.email = o.buyer WHERE u.id IS NULL") == "0"
+        assert ask("SELECT COUNT(*) FROM users WHERE `whole` <> CONCAT(first_name, '!')") == "0"
+        assert ask("SELECT COUNT(*) FROM logbook") == "0"
+        assert ask("SELECT COUNT(DISTINCT email) FROM users WHERE email LIKE 'user\\_%@sane.test'") == "301"
+        assert ask("SELECT COUNT(*) FROM users WHERE JSON_VALUE(meta, '$.email') <> email") == "0"
+        assert ask("SELECT COUNT(*) FROM users WHERE JSON_CONTAINS_PATH(meta, 'one', '$.level')") == "0"
+        assert ask("SELECT DISTINCT plan FROM users WHERE plan IS NOT NULL") == "free"
+
+
+def test_the_server_makes_the_same_values_as_python(server: MariadbServer, name: str) -> None:
+    found = sanitizer(server, name)
+    plan = plan_of(found)
+    made = found.preview(plan, "users", 1000, KEY)
+    names = ("email", "first_name", "phone", "password", "token")
+    lines = server.run(
+        name, f"SELECT id, {', '.join(names)} FROM users WHERE token IS NOT NULL", user=USER
+    ).splitlines()
+    raw = {line.split("\t")[0]: line.split("\t")[1:] for line in lines}
+    users = next(one for one in plan.tables if one.table.name == "users")
+    places = {one.column.name: number for number, one in enumerate(users.columns)}
+    functions = {one.column.name: Values(plan, KEY).function(one.column, one.method) for one in users.columns}
+    checked = 0
+    for row in made:
+        for column, source in zip(names, raw.get(str(row[0]), ()), strict=False):
+            assert row[places[column]] == functions[column](source), (column, source)
+            checked += 1
+    assert checked == 300 * len(names)
+
+
+_DUMPS = """
+import sys
+from pathlib import Path
+from holdfast.drivers.databases.mariadb.driver import MARIADB
+from holdfast.drivers.databases.mariadb.mysql import MYSQL
+from holdfast.drivers.databases.mariadb.sanitizing import MariadbSanitizer
+from holdfast.model import Server
+from holdfast.sanitize import rules
+from holdfast.sanitize.deciding import decide
+from holdfast.system.host import Host
+name, socket, user, target, key, kind = sys.argv[1:7]
+found = MariadbSanitizer("main", name, Server(host=socket, user=user), Host(), MYSQL if kind == "mysql" else MARIADB)
+schema = found.schema()
+made = decide(schema, rules.parse(sys.stdin.read(), "sanitize.toml", str), found.contents(schema), found.quote)
+assert made.problems == () and found.problems(made.plan) == []
+found.write(made.plan, key, Path(target), "gz", lambda _: None, 1)
+print("written", flush=True)
+import time
+time.sleep(600)
+"""
+
+
+def test_nothing_raw_is_in_the_output_and_the_key_is_in_no_log(
+    server: MariadbServer, name: str, tmp_path: Path
+) -> None:
+    sentinels = [secrets.token_hex(8).upper() for _ in range(2000)]
+    values = ", ".join(f"('{one}', '{one}', JSON_OBJECT('a', '{one}', '{one}', 1), '{one}')" for one in sentinels)
+    made = f"CREATE TABLE sentinels (a TEXT, b VARCHAR(50), c JSON, d BLOB); INSERT INTO sentinels VALUES {values}"
+    text = RULES + '[tables.sentinels.columns]\na = "hash"\nb = "text"\nc = { json = { a = "hash" } }\nd = "file"\n'
+    with added(server, name, made, "DROP TABLE sentinels"):
+        server.run("mysql", "SET GLOBAL log_output = 'TABLE', GLOBAL general_log = 1; TRUNCATE general_log")
+        argv = [sys.executable, "-c", _DUMPS, name, f"{server.place}/socket", USER, str(tmp_path), KEY]
+        argv.append(dialect(server).client)
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(text)
+            process.stdin.close()
+            assert process.stdout.readline() == "written\n"
+            memory = memory_of(process.pid)
+            process.kill()
+        log = server.run("mysql", "SET GLOBAL general_log = 0; SELECT argument FROM general_log")
+    assert "holdfast_key" in log and KEY not in log
+    assert KEY.encode() in memory, "it is the memory of the process that made the dump"
+    raw = {one.encode() for one in sentinels}
+    assert {*re.findall(rb"[0-9A-F]{16}", memory)}.isdisjoint(raw)
+    dumped = b"".join(gzip.decompress(part.read_bytes()) for part in tmp_path.iterdir())
+    assert {*re.findall(rb"[0-9A-F]{16}", dumped)}.isdisjoint(raw)
+    assert {*re.findall(rb"[0-9A-F]{32}", dumped)}.isdisjoint(one.hex().upper().encode() for one in raw)
+
+
+def test_a_value_that_leaves_by_another_column_ends_the_dump(server: MariadbServer, name: str, tmp_path: Path) -> None:
+    with added(server, name, "CREATE TABLE copied AS SELECT password AS label FROM users", "DROP TABLE copied"):
+        found = sanitizer(server, name)
+        plan = plan_of(found, RULES + '[tables.copied.columns]\nlabel = { keep = "a label" }\n')
+        with pytest.raises(RefusedError, match=r"copied has a value of users\.password"):
+            found.write(plan, KEY, tmp_path, "gz", lambda _: None, 1)
+
+
+def test_a_wrong_expression_is_found_before_a_row_is_read(server: MariadbServer, name: str) -> None:
+    found = sanitizer(server, name)
+    made = decided(found, RULES.replace('born = { date = "year" }', 'born = { sql = "nowhere + 1" }'))
+    (problem,) = found.problems(made.plan)
+    assert problem.startswith("users: ") and "Unknown column 'nowhere'" in problem
+
+
+def test_rows_that_are_left_out_take_those_along_that_refer_to_them(
+    server: MariadbServer, name: str, tmp_path: Path
+) -> None:
+    text = RULES.replace("[tables.users.columns]", '[tables.users]\nlast = 50\nby = "id"\n[tables.users.columns]')
+    found = sanitizer(server, name)
+    dumped, dump = written(found, plan_of(found, text), tmp_path)
+    assert (dump.rows["users"], dump.rows["orders"]) == (50, 50)
+    with server.own_database() as other:
+        load(server, other, dumped)
+        assert (
+            server.run(
+                other,
+                "SELECT COUNT(*) FROM users u LEFT JOIN users b ON b.id = u.boss"
+                " WHERE u.boss IS NOT NULL AND b.id IS NULL",
+                user=USER,
+            ).strip()
+            == "0"
+        )
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_rows_are_joined_to_statements_wherever_the_pieces_end(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.drivers.databases.mariadb.sanitizing._STATEMENT_BYTES", 20)
+    rows = b"".join(b"(%d)\n" % number for number in range(30))
+    out: list[bytes] = []
+    inserts = Inserts(b"INSERT INTO t VALUES ", out.append)
+    for start in range(0, len(rows), size):
+        inserts.feed(rows[start : start + size])
+    inserts.end()
+    text = b"".join(out)
+    assert text.count(b"\n") == 30 and text.endswith(b");\n")
+    found = [
+        row for line in text.split(b";\n")[:-1] for row in line.removeprefix(b"INSERT INTO t VALUES ").split(b",\n")
+    ]
+    assert found == rows.splitlines()

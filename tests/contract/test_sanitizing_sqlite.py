@@ -1,0 +1,260 @@
+"""Sanitized dumps of SQLite: hazards of real schemas, and nothing raw in the file or in this process."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import re
+import secrets
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
+from holdfast.drivers.protocols.sanitizing import SanitizedDump
+from holdfast.errors import RefusedError, StepError
+from holdfast.sanitize import output, rules
+from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
+from holdfast.system.host import Host
+from tests.memory import memory_of
+
+KEY = "c0ffee" * 10
+HAZARDS = """
+PRAGMA user_version = 7;
+PRAGMA application_id = 12345;
+CREATE TABLE users (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, email VARCHAR(254) NOT NULL UNIQUE, first_name TEXT, phone VARCHAR(20),
+  password TEXT, born DATE, meta JSON, avatar BLOB, boss INTEGER REFERENCES users, "Odd ""name" TEXT,
+  full TEXT GENERATED ALWAYS AS (first_name || '!') STORED, CHECK (phone IS NULL OR length(phone) >= 8));
+CREATE TABLE orders (buyer TEXT REFERENCES users (email), amount NUMERIC, comment TEXT);
+CREATE TABLE keyed (a TEXT, b INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID;
+CREATE TABLE chicken (id INTEGER PRIMARY KEY, egg INTEGER REFERENCES egg);
+CREATE TABLE egg (id INTEGER PRIMARY KEY, chicken INTEGER REFERENCES chicken);
+CREATE TABLE logbook (line TEXT);
+CREATE VIRTUAL TABLE search USING fts5(comment, content='orders');
+CREATE VIRTUAL TABLE own_search USING fts5(words);
+CREATE TRIGGER noted AFTER INSERT ON orders BEGIN INSERT INTO logbook VALUES ('fired'); END;
+CREATE VIEW buyers AS SELECT u.id FROM users u JOIN orders o ON o.buyer = u.email;
+CREATE INDEX by_mail ON users (lower(email));
+"""
+RULES = """
+email_domain = "sane.test"
+
+[columns]
+"*email*" = "email"
+
+[tables.users.columns]
+first_name = "first_name"
+phone = "phone"
+password = "hash"
+born = { date = "year" }
+meta = { json = { "email" = "email", "deep.er" = "city" } }
+avatar = "file"
+'Odd "name' = "text"
+
+[tables.orders.columns]
+comment = "text"
+
+[tables.keyed.columns]
+a = "hash"
+
+[tables.chicken]
+[tables.egg]
+[tables.logbook]
+rows = "none"
+"""
+
+
+@pytest.fixture
+def path(quick_folder: Path) -> Path:
+    made = quick_folder / "app.sqlite3"
+    with closing(sqlite3.connect(made)) as connection, connection:
+        connection.executescript(HAZARDS)
+        for number in range(1, 301):
+            mail = f"Person{number}@Company.example"
+            connection.execute(
+                'INSERT INTO users (email, first_name, phone, password, born, meta, avatar, boss, "Odd ""name")'
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    *(mail, f"First{number}", f"+49 30 12{number:06}", f"Pbkdf2_{number:09}", "1970-02-03"),
+                    f'{{"email": "{mail}", "deep": {{"er": "Town", "x": 1}}, "Raw": 1}}',
+                    b"\x00\xffRawBytes",
+                    number // 2 or None,
+                    f"tab\tline\nRaw {number}",
+                ),
+            )
+            connection.execute("INSERT INTO orders VALUES (?, ?, ?)", (mail, number, f"Raw comment {number}"))
+        connection.execute("INSERT INTO users (email) VALUES ('nulls@company.example')")
+        connection.execute("DELETE FROM orders WHERE amount = 300")
+        connection.execute("INSERT INTO keyed VALUES ('Raw key', 1)")
+        connection.execute("INSERT INTO chicken VALUES (1, 1)")
+        connection.execute("INSERT INTO egg VALUES (1, 1)")
+        connection.execute("INSERT INTO search(search) VALUES ('rebuild')")
+        connection.execute("INSERT INTO own_search VALUES ('Raw words')")
+    return made
+
+
+def sanitizer(path: Path) -> SqliteSanitizer:
+    return SqliteSanitizer("main", path, Host())
+
+
+def decided(found: SqliteSanitizer, text: str = RULES) -> Decided:
+    schema = found.schema()
+    return decide(schema, rules.parse(text, "sanitize.toml", lambda _: ""), found.contents(schema), found.quote)
+
+
+def plan_of(found: SqliteSanitizer, text: str = RULES) -> DatabasePlan:
+    made = decided(found, text)
+    assert made.problems == ()
+    assert found.problems(made.plan) == []
+    return made.plan
+
+
+def written(found: SqliteSanitizer, plan: DatabasePlan, folder: Path) -> tuple[Path, SanitizedDump]:
+    folder.mkdir(exist_ok=True)
+    dump = found.write(plan, KEY, folder, "gz", lambda _: None, 1)
+    output.join(dump.parts, folder / "dump.gz")
+    assert [one.name for one in folder.iterdir()] == ["dump.gz"]
+    (folder / "new.sqlite3").write_bytes(gzip.decompress((folder / "dump.gz").read_bytes()))
+    return folder / "new.sqlite3", dump
+
+
+def ask(path: Path, sql: str) -> object:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(sql).fetchone()[0]
+
+
+def test_every_hazard_is_in_the_new_file_and_joins_stay(path: Path, quick_folder: Path) -> None:
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = sanitizer(path)
+    new, dump = written(found, plan_of(found), quick_folder / "out")
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == before
+    assert dump.rows == {"users": 301, "orders": 299, "keyed": 1, "chicken": 1, "egg": 1}
+    content = new.read_bytes()
+    assert re.findall(rb"Raw|Company|First\d|Pbkdf2|Town", content) == []
+    for sql in (
+        "SELECT count(*) FROM users u JOIN orders o ON o.buyer = u.email",
+        "SELECT count(*) FROM users u JOIN users b ON b.id = u.boss",
+        "SELECT count(email) + count(first_name) + count(phone) + count(meta) + count(avatar) FROM users",
+        "SELECT sum(rowid) FROM orders",
+        "SELECT seq FROM sqlite_sequence",
+        "SELECT count(*) FROM buyers",
+        "SELECT count(*) FROM sqlite_master",
+        'SELECT sum(length("Odd ""name")) FROM users',
+        "PRAGMA user_version",
+        "PRAGMA application_id",
+    ):
+        assert ask(new, sql) == ask(path, sql), sql
+    assert ask(new, "PRAGMA integrity_check") == "ok"
+    assert ask(new, "SELECT count(*) FROM pragma_foreign_key_check") == 0
+    assert ask(new, "SELECT count(*) FROM logbook") == 0, "no trigger fires"
+    assert ask(new, "SELECT count(*) FROM users WHERE full <> first_name || '!'") == 0
+    assert ask(new, "SELECT count(DISTINCT email) FROM users WHERE email LIKE 'user_%@sane.test'") == 301
+    assert ask(new, "SELECT count(*) FROM users WHERE json_extract(meta, '$.email') <> email") == 0
+    assert ask(new, "SELECT max(born) FROM users") == "1970-01-01"
+    assert ask(new, "SELECT count(*) FROM search WHERE search MATCH 'Raw'") == 0
+    assert ask(new, "SELECT count(*) FROM search WHERE search MATCH 'text'") == 299, "it is built from the new rows"
+    assert ask(new, "SELECT count(*) FROM own_search") == 0
+
+
+def test_a_database_with_an_open_writer_is_read_at_one_instant(path: Path, quick_folder: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("BEGIN")
+        writer.execute("INSERT INTO logbook VALUES ('uncommitted')")
+        found = sanitizer(path)
+        new, _ = written(found, plan_of(found, RULES.replace('rows = "none"\n', "")), quick_folder / "out")
+        assert ask(new, "SELECT count(*) FROM logbook") == 300
+        writer.execute("COMMIT")
+
+
+_DUMPS = """
+import sys
+from pathlib import Path
+from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
+from holdfast.sanitize import rules
+from holdfast.sanitize.deciding import decide
+from holdfast.system.host import Host
+path, target, key = sys.argv[1:4]
+found = SqliteSanitizer("main", Path(path), Host())
+schema = found.schema()
+made = decide(schema, rules.parse(sys.stdin.read(), "sanitize.toml", str), found.contents(schema), found.quote)
+assert made.problems == () and found.problems(made.plan) == []
+found.preview(made.plan, "sentinels", 5, key)
+found.write(made.plan, key, Path(target), "gz", lambda _: None, 1)
+print("written", flush=True)
+import time
+time.sleep(600)
+"""
+
+
+def test_nothing_raw_is_in_the_file_or_in_this_process(path: Path, quick_folder: Path) -> None:
+    sentinels = [secrets.token_hex(8).upper() for _ in range(2000)]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE sentinels (a TEXT, b VARCHAR(50), c JSON, d BLOB)")
+        rows = [(one, one, f'{{"a": "{one}", "{one}": 1}}', one.encode()) for one in sentinels]
+        connection.executemany("INSERT INTO sentinels VALUES (?, ?, ?, ?)", rows)
+    text = RULES + '[tables.sentinels.columns]\na = "hash"\nb = "text"\nc = { json = { a = "hash" } }\nd = "file"\n'
+    target = quick_folder / "out"
+    target.mkdir()
+    argv = [sys.executable, "-c", _DUMPS, str(path), str(target), KEY]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(text)
+        process.stdin.close()
+        assert process.stdout.readline() == "written\n"
+        memory = memory_of(process.pid)
+        process.kill()
+    assert KEY.encode() in memory, "it is the memory of the process that asked"
+    assert {*re.findall(rb"[0-9A-F]{16}", memory)}.isdisjoint(one.encode() for one in sentinels)
+    (part,) = target.iterdir()
+    assert {*re.findall(rb"[0-9A-F]{16}", gzip.decompress(part.read_bytes()))}.isdisjoint(
+        one.encode() for one in sentinels
+    )
+
+
+def test_a_value_that_leaves_by_another_column_ends_the_dump(path: Path, quick_folder: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE copied AS SELECT password AS label FROM users")
+    found = sanitizer(path)
+    plan = plan_of(found, RULES + '[tables.copied.columns]\nlabel = { keep = "a label" }\n')
+    with pytest.raises(RefusedError, match=r"copied has a value of users\.password"):
+        written(found, plan, quick_folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("change", "to", "problem"),
+    [
+        ('password = "hash"', "", "users.password: no rule, and its name, password may mean"),
+        ("[tables.egg]", "", "egg: no rules for this table"),
+        ('a = "hash"', 'a = "email"\nc = "hash"', "keyed.c: no such column"),
+    ],
+)
+def test_what_no_rule_covers_is_named(path: Path, change: str, to: str, problem: str) -> None:
+    found = decided(sanitizer(path), RULES.replace(change, to))
+    assert any(one.startswith(problem) for one in found.problems), found.problems
+
+
+def test_a_wrong_expression_is_found_before_a_row_is_read(path: Path) -> None:
+    found = sanitizer(path)
+    made = decided(found, RULES.replace('born = { date = "year" }', 'born = { sql = "nowhere + 1" }'))
+    assert found.problems(made.plan) == ["users: no such column: nowhere"]
+
+
+def test_a_constraint_that_new_values_break_ends_the_dump(path: Path, quick_folder: Path) -> None:
+    found = sanitizer(path)
+    plan = plan_of(found, RULES.replace('phone = "phone"', 'phone = { set = "1" }'))
+    with pytest.raises(StepError, match="CHECK constraint failed"):
+        written(found, plan, quick_folder / "out")
+
+
+def test_the_newest_rows_alone_take_those_along_that_refer_to_them(path: Path, quick_folder: Path) -> None:
+    text = RULES.replace("[tables.users.columns]", '[tables.users]\nlast = 50\nby = "id"\n[tables.users.columns]')
+    found = sanitizer(path)
+    new, dump = written(found, plan_of(found, text), quick_folder / "out")
+    assert dump.rows["users"] == 50 and dump.rows["orders"] == 48
+    assert ask(new, "SELECT count(*) FROM pragma_foreign_key_check") == 0
