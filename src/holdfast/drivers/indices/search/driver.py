@@ -22,7 +22,7 @@ from holdfast.drivers.indices.search.repository import Repository, read_record, 
 from holdfast.drivers.interchange.dump_source import DumpSource
 from holdfast.drivers.protocols.datasets import Dataset, SnapshotFn
 from holdfast.errors import DamagedError, HoldfastError, RefusedError, StepError
-from holdfast.model import Facts, Problem, Snapshot
+from holdfast.model import Copying, Facts, Problem, Snapshot
 from holdfast.system.host import Host
 
 _OLDEST = {"elasticsearch": (6,), "opensearch": (1,)}
@@ -166,6 +166,9 @@ class SearchIndexDriver:
     def copy_ahead(self, token: str) -> Facts:
         """Do nothing: the copy itself takes a moment."""
         return {}
+
+    def copying(self) -> Copying:
+        return Copying(made="a clone of the index by the server", back="points the alias at the clone")
 
     def prepare(self, token: str, source: Path | None, facts: Facts) -> str:
         self._beside.require_alias()
