@@ -1,7 +1,7 @@
 """A last look at what leaves: addresses of other domains, and values that the rules were to replace.
 
 The server names some raw values by their keyed digest and length alone, so the values themselves are known to nobody
-here. A word of the output that has the length and the digest of one is a hit.
+here. A value of the output that has the length and the digest of one is a hit, also inside of JSON or of quotes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ LEAST_LENGTH, MOST_LENGTH = 8, 64
 PER_COLUMN = 20
 _MOST_LENGTHS = 8
 SEPARATORS = "\t\n\r \"'`,:;()<>[]{}|\\"
-_AS_TABS = bytes.maketrans(SEPARATORS.encode(), b"\t" * len(SEPARATORS))
+"""What no canary contains, so that each is a word whatever stands around it."""
+_ENDS_OF_VALUES = b"\n\"'"
+_AS_TABS = bytes.maketrans(_ENDS_OF_VALUES, b"\t" * len(_ENDS_OF_VALUES))
 _CARRIED_BYTES = 256
 
 
