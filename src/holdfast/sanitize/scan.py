@@ -21,7 +21,11 @@ PER_COLUMN = 20
 _MOST_LENGTHS = 8
 SEPARATORS = "\t\n\r \"'`,:;()<>[]{}|\\"
 _AS_TABS = bytes.maketrans(SEPARATORS.encode(), b"\t" * len(SEPARATORS))
-_CARRIED_BYTES = 256
+_ESCAPED = b"nrt"
+"""How dumps write white space inside of a value: its letter is no part of the word that follows."""
+_CARRIED_BYTES = 320
+"""More than a domain or a canary has."""
+_MOST_CARRIED_BYTES = 4096
 
 
 class Canary(msgspec.Struct, frozen=True):
@@ -36,27 +40,33 @@ class Scanner:
     """Looks at the output of one table, block by block. Raise RefusedError at a hit; it does not name the value."""
 
     def __init__(self, key: str, domains: Sequence[str], canaries: Sequence[Canary]) -> None:
-        allowed = "|".join(re.escape(domain) for domain in domains)
+        allowed = "|".join(re.escape(domain) for domain in domains).encode()
         self._mail = re.compile(
-            rf"@(?!(?:[A-Za-z0-9-]+\.)*(?:{allowed})(?![A-Za-z0-9.-]*[A-Za-z0-9]))[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{{2,}}".encode()
+            rb"@(?!(?i:(?:[a-z0-9-]+\.)*(?:" + allowed + rb")(?![a-z0-9.-]*[a-z0-9])))"
+            rb"[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)*\.[A-Za-z\x80-\xff]{2,}"
         )
         self._started = hashlib.sha256(f"{key}:{CANARY}:".encode())
-        self._lengths = {canary.length for canary in canaries}
-        self._canaries: Mapping[str, str] = {canary.digest: canary.column for canary in canaries}
+        self._lengths = frozenset(canary.length for canary in canaries)
+        self._looked_at = self._lengths | {length + 1 for length in self._lengths}
+        self._canaries: Mapping[bytes, str] = {bytes.fromhex(canary.digest): canary.column for canary in canaries}
         self._rest = b""
 
     def feed(self, place: str, data: bytes) -> None:
-        whole = self._rest + data
-        if (found := self._mail.search(whole)) is not None and found.end() < len(whole):
+        """Look at whole words only: the last one of a block may go on in the next."""
+        whole = self._rest + data if self._rest else data
+        cut = _whole_words(whole)
+        if (found := self._mail.search(whole)) is not None and found.start() < cut:
             raise RefusedError(
                 f"the output of {place} has an e-mail address of another domain than those that are allowed",
                 next_step="Give the column a rule, or name the domain in `allowed_email_domains`.",
             )
-        if self._lengths:
-            for word in whole.translate(_AS_TABS).split(b"\t"):
+        if (lengths := self._looked_at) and cut:
+            words = whole[:cut].translate(_AS_TABS).split(b"\t")
+            for word in {word for word in words if len(word) in lengths}:
                 if len(word) in self._lengths:
                     self._compare(place, word)
-        cut = max(whole.rfind(b"\n") + 1, len(whole) - _CARRIED_BYTES)
+                if word[0] in _ESCAPED:
+                    self._compare(place, word[1:])
         self._rest = whole[cut:]
 
     def end(self, place: str) -> None:
@@ -66,12 +76,21 @@ class Scanner:
     def _compare(self, place: str, word: bytes) -> None:
         digest = self._started.copy()
         digest.update(word)
-        column = self._canaries.get(digest.hexdigest())
+        column = self._canaries.get(digest.digest())
         if column is not None:
             raise RefusedError(
                 f"the output of {place} has a value of {column}, which the rules replace",
                 next_step=f"Give the column that repeats it a rule with the domain of {column}, or no rows.",
             )
+
+
+def _whole_words(data: bytes) -> int:
+    """Return up to where words are whole: after a separator, or where so long a word began that it is nothing here."""
+    if data.endswith(b"\n"):
+        return len(data)
+    start = max(len(data) - _MOST_CARRIED_BYTES, 0)
+    last = data[start:].translate(_AS_TABS).rfind(b"\t")
+    return start + last + 1 if last >= 0 or not start else len(data) - _CARRIED_BYTES
 
 
 def is_one_word(text: str) -> bool:
