@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -64,8 +65,19 @@ def test_what_must_not_leave_is_found_and_nothing_else(text: str, expected: str)
 @given(
     words=st.lists(
         st.sampled_from(
-            (*RAW, "a@sane.test", "b@x.sane.test", "c@evil.example", "@", ".", "-", "\\", "\\n", "\\N", "\t", "\n", " ")
-            + ("word", "sane.test", "é", '"', "x" * 300, "y" * 5000)
+            [
+                *RAW,
+                *'@.-\\\t\n é"',
+                "\\n",
+                "\\N",
+                "a@sane.test",
+                "b@x.sane.test",
+                "c@evil.example",
+                "sane.test",
+                "word",
+                "x" * 300,
+                "y" * 5000,
+            ]
         ),
         max_size=12,
     ),
@@ -75,7 +87,7 @@ def test_what_must_not_leave_is_found_and_nothing_else(text: str, expected: str)
 def test_where_blocks_end_does_not_matter(words: list[str], cuts: list[int]) -> None:
     data = "".join(words).encode()
     borders = [0, *sorted(cuts), len(data)]
-    blocks = [data[start:end] for start, end in zip(borders, borders[1:], strict=False)]
+    blocks = [data[start:end] for start, end in pairwise(borders)]
     assert (verdict(*blocks) == "clean") == (verdict(data) == "clean")
 
 
