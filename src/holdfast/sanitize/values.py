@@ -40,6 +40,7 @@ PICK_DIGITS = 8
 """Hexadecimal digits of the digest that choose a word, a shift or a number."""
 PHONE_DIGEST_DIGITS = 15
 PHONE_DIGITS = 18
+_TIME = re.compile(r"([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s?(Z|UTC|[+-]\d\d(:?\d\d)?)?)?")
 INSIDE = Column("", "text", "text")
 """A value inside of JSON."""
 
@@ -223,6 +224,8 @@ def _dated(text: str, change: Callable[[datetime.date], datetime.date], *, cut: 
     except (ValueError, OverflowError):
         return None
     rest = text[10:]
+    if not _TIME.fullmatch(rest):  # an engine may keep any text in a column of dates
+        return None
     if cut and rest:
         rest = rest[0] + "".join("0" if sign.isdigit() else sign for sign in rest[1:].split("+")[0])
     return day.isoformat() + rest
