@@ -14,7 +14,7 @@ from holdfast.sanitize.schema import Column, Kind
 
 # Words of a name, in the order in which they are looked for, with the method that is proposed.
 _NAMES: tuple[tuple[str, str], ...] = (
-    (r"e_?mail|mail_?addr", "email"),
+    (r"e_?mails?|mails?(_?addr(ess)?)?", "email"),
     (r"pass(word|wd|phrase)?|pwd|secret|token|api_?key|private_?key|salt|credential|otp|session|cookie|csrf", "hash"),
     (r"phone|mobile|fax|tel|telephone|cell", "phone"),
     (r"first_?name|given_?name|fore_?name", "first_name"),

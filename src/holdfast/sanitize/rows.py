@@ -98,7 +98,7 @@ class _Selection:
         found = [rules.where] if rules.where else []
         if rules.last:
             by, source = self._quote(rules.by), self._full(table)
-            newest = f"SELECT {by} FROM {source} ORDER BY {by} DESC LIMIT {rules.last}"
+            newest = f"SELECT {by} FROM {source} WHERE {by} IS NOT NULL ORDER BY {by} DESC LIMIT {rules.last}"
             found.append(f"{by} >= (SELECT min({by}) FROM ({newest}) AS holdfast_newest)")
         return found
 
