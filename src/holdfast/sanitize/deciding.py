@@ -170,10 +170,7 @@ class _Decider:
     def _column(self, table: Table, column: Column, rules: TableRules) -> Decision:
         place = f"{table.name}.{column.name}"
         method, why = self._given(table, column, rules)
-        above = [
-            (parent, name, self._effective(parent, name, set()))
-            for parent, name in self._parents(table, column)
-        ]
+        above = [(parent, name, self._effective(parent, name, set())) for parent, name in self._parents(table, column)]
         if method is None:
             for parent, name, of_parent in above:
                 if not isinstance(of_parent, Keep):
