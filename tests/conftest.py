@@ -49,7 +49,7 @@ _CONTAINERS = ("compose", "podman", "docker", "connect_access", "uso", "packages
 
 
 class _ByWhatTheyStart(LoadScopeScheduling):
-    """Sends tests to workers one by one, but those that need an engine of containers or MySQL to the same worker.
+    """Sends tests to workers one by one, but those that need one engine or server to the same worker.
 
     Where every point is taken, tests in containers are most of the work and go to all workers; those of Podman do not,
     for its engines share the name server of a machine's containers.
@@ -65,6 +65,12 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             return "containers"
         if "inside" in name and selection_of(self.config).level != "everything":
             return "inside"
+        if (
+            "elasticsearch" in name
+            or name.startswith(("test_indices.py", "test_search_versions.py"))
+            or "[search_" in name
+        ):
+            return "search"
         return "mysql" if "mysql" in name else nodeid
 
 

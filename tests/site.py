@@ -47,11 +47,13 @@ from holdfast.system.processes import end_processes_with
 from holdfast.wiring import open_app
 from tests import containers, stores
 from tests.proof import patience
+from tests.search_store import SearchStore
 from tests.servers import docker, podman
 from tests.snapshot import Snapshot
 from tests.sources import write_repository
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
+IN_INDEX = "# The rows are in a search index too."
 ALONE = ("postgresql-log-inside",)
 _GATE_PORTS = range(30300, 32700)  # outside the ranges of services and of the kernel
 _RUNS = 4
@@ -120,12 +122,19 @@ class Site:
             self.project = configuration.runtime.project
             self.client = "podman" if "podman" in configuration.runtime.command[0] else "docker"
             self.store = stores.existing(configuration.databases["main"], configuration.environment, self.database)
+            if configuration.indices and IN_INDEX in self.config.read_text():
+                index = configuration.indices["search"]
+                self.store = SearchStore(self.database, index.url, Path(index.rebuild[1]).parent)
             return
         self.port = gate_port()
         in_containers = engine in IN_CONTAINERS
         self.client = "podman" if engine == "podman" else "docker"
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
-        self.store = stores.create("postgresql" if in_containers else engine, self.database)
+        self.store = (
+            SearchStore.create(self.database)
+            if engine == "search"
+            else stores.create("postgresql" if in_containers else engine, self.database)
+        )
         folder.mkdir(parents=True, exist_ok=True)
         write_repository(self.repository, self.store.module)
         repository.write_configuration(

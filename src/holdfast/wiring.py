@@ -6,9 +6,11 @@ from holdfast.application.application import App
 from holdfast.application.context import ApplicationContext
 from holdfast.application.fixed_settings import keep_fixed_settings
 from holdfast.config.load import ResolvedConfig
+from holdfast.drivers.databases.discovery import discover
 from holdfast.drivers.databases.factory import open_data_directories, open_databases, open_sanitizers
 from holdfast.drivers.files.factory import open_files
 from holdfast.drivers.gates.factory import open_gate, open_proxy
+from holdfast.drivers.indices.factory import open_indices
 from holdfast.drivers.packages.factory import open_packages, open_registry
 from holdfast.drivers.runtimes import factory as runtimes
 from holdfast.drivers.vaults.factory import open_vault
@@ -54,6 +56,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
     compose = runtimes.open_compose(loaded, host)
     if compose is not None:
         loaded = runtimes.with_volume_folders(loaded, compose)
+    loaded, problem = discover(loaded, host, compose)
     proxy = open_proxy(loaded, host, compose)
     return ApplicationContext(
         loaded=loaded,
@@ -63,6 +66,7 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         gate_runtime=supervisor,
         containers=compose,
         databases=open_databases(loaded, host, compose),
+        indices=open_indices(loaded, host),
         cold=open_data_directories(loaded, host, compose),
         sanitizers=open_sanitizers(loaded, host, compose),
         files=open_files(loaded, host),
@@ -70,12 +74,16 @@ def _open_drivers(loaded: ResolvedConfig, journal: Journal, host: Host) -> Appli
         gate=proxy or open_gate(loaded),
         proxy=proxy,
         packages=open_packages(loaded, host, runtimes.compose_commands(loaded)),
+        undiscovered=problem,
         registry=open_registry(loaded, host),
     )
 
 
 def _rewire(application: ApplicationContext) -> None:
     compose = runtimes.open_compose(application.loaded, application.host)
+    if application.loaded.configuration.databases.keys() != application.databases.keys():
+        containers = compose or application.containers
+        application.databases = open_databases(application.loaded, application.host, containers)
     if compose is not None:
         application.runtime = application.containers = compose
         application.packages = open_packages(

@@ -33,8 +33,9 @@ _KEY = "0123456789abcdef" * 4
 _ROWS = """
 CREATE TABLE users (id bigint PRIMARY KEY, email text UNIQUE, first_name text, last_name text, phone text,
   notes text, created timestamptz, plan text, amount numeric);
-INSERT INTO users SELECT i, 'person' || i || '@company' || i % 1000 || '.example', 'First' || i % 5000, 'Last' || i % 9000,
-  '+49 30 ' || lpad((i * 7919 % 100000000)::text, 8, '0'), repeat(md5(i::text) || ' ', 4), now() - i * interval '1 s',
+INSERT INTO users SELECT i, 'person' || i || '@company' || i % 1000 || '.example', 'First' || i % 5000,
+  'Last' || i % 9000, '+49 30 ' || lpad((i::bigint * 7919 % 100000000)::text, 8, '0'), repeat(md5(i::text) || ' ', 4),
+  now() - i * interval '1 s',
   (ARRAY['free', 'paid', 'trial'])[1 + i % 3], i % 10000 / 100.0 FROM generate_series(1, {rows}) i;
 CREATE TABLE orders (id bigint PRIMARY KEY, buyer text REFERENCES users (email), product text, amount numeric);
 INSERT INTO orders SELECT i, 'person' || i || '@company' || i % 1000 || '.example', 'product ' || i % 700, i % 999
@@ -156,6 +157,7 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="hfbench", dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)  # the server runs under an account of its own
         server = PostgresqlServer(Path(folder) / "server")
         server.start()
         try:
@@ -168,13 +170,13 @@ def main() -> None:
     print(text)
     if options.write:
         version = subprocess.run(["pg_dump", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         PAGE.write_text(
             "# Sanitized dumps, measured\n\n"
-            f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC by `{COMMAND} --rows {options.rows} --write`;"
-            f" this page is written by it. Linux {platform.release()}, {os.cpu_count()} cores, load average {load:.1f} at"
-            f" the start, {version}. The median of {options.rounds} rounds that alternate; the other tool once. Five"
-            " columns of the users are replaced, and the address of the orders, which stays equal to that of the user"
-            " only here.\n\n" + text
+            f"Measured {when} UTC by `{COMMAND} --rows {options.rows} --write`; this page is written by it. Linux"
+            f" {platform.release()}, {os.cpu_count()} cores, load {load:.1f} at the start, {version}. The median of"
+            f" {options.rounds} rounds that alternate; the other tool once. Five columns of the users are replaced, and"
+            " the address of the orders, which stays equal to that of the user only here.\n\n" + text
         )
 
 

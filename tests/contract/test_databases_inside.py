@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import secrets
 import signal
@@ -17,13 +19,19 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from holdfast.config.schema import Database as DatabaseSettings
 from holdfast.drivers.databases.mariadb.driver import MariadbDatabase
+from holdfast.drivers.databases.mariadb.sanitizing import MariadbSanitizer
 from holdfast.drivers.databases.postgresql.driver import PostgresqlDatabase
+from holdfast.drivers.databases.postgresql.sanitizing import PostgresqlSanitizer
 from holdfast.drivers.databases.sql.container_exec import Container, end_inside
 from holdfast.drivers.databases.sql.session import SqlError
 from holdfast.drivers.interchange import dump_source
+from holdfast.drivers.protocols.sanitizing import Sanitizer
 from holdfast.errors import CancelledError, CommandFailedError, HoldfastError, RefusedError, StepError
 from holdfast.model import Server
+from holdfast.sanitize import rules
+from holdfast.sanitize.deciding import decide
 from holdfast.system.host import OPERATION_VARIABLE, Host
 from holdfast.system.processes import processes_with
 from tests.contract.dumps import snapshot
@@ -361,3 +369,27 @@ def test_an_engine_that_dies_in_a_dump_leaves_none(quick_folder: Path, monkeypat
         own.start()
         own.remove()
         server.remove()
+
+
+def test_a_sanitized_dump_is_written_by_clients_inside(harness: Inside, tmp_path: Path) -> None:
+    for number in range(20):
+        harness.add(f"Raw-Text-{number}")
+    settings = DatabaseSettings(kind="postgresql", name=harness.name)
+    sanitizer: Sanitizer = (
+        PostgresqlSanitizer("main", settings, harness.reached, Host())
+        if isinstance(harness, PostgresqlHarness)
+        else MariadbSanitizer("main", harness.name, harness.reached, Host())
+    )
+    if isinstance(harness, MariadbHarness):
+        with mariadb.shared_enclosed() as server:
+            server.run("mysql", "SET GLOBAL local_infile = ON")
+    schema = sanitizer.schema()
+    found = rules.parse('[tables.entry.columns]\ntext = "hash"\n', "sanitize.toml", str)
+    plan = decide(schema, found, sanitizer.contents(schema), sanitizer.quote).plan
+    assert sanitizer.problems(plan) == []
+    key = secrets.token_hex(32)
+    dump = sanitizer.write(plan, key, tmp_path, "gz", lambda _: None, 2)
+    text = b"".join(gzip.decompress(part.read_bytes()) for part in dump.parts)
+    assert dump.rows == {"entry": len(harness.texts())} and b"Raw-Text" not in text
+    digest = hashlib.sha256(f"{key}:hash:Raw-Text-7".encode()).hexdigest()[:20]
+    assert digest.encode() in text, "the key arrived inside"

@@ -46,7 +46,7 @@ def test_the_example_names_every_key_and_loads() -> None:
     value = tomllib.loads(reference.example())
     validate(value, Configuration)
     shown = {
-        re.sub(r"^(services|databases|files|vaults|queues|schedule)\.\w+", r"\1.NAME", key)
+        re.sub(r"^(services|databases|files|vaults|indices|queues|schedule|gate\.switches)\.\w+", r"\1.NAME", key)
         for key in reference.flatten(value)
     }
     shown |= {re.sub(r"^tasks\.\w+\.", "tasks.NAME.", key) for key in shown}

@@ -335,6 +335,23 @@ def _without_recent_backup(site: Site) -> None:
     site.config.write_text(site.config.read_text() + '\n[upgrade]\nrecent_backup = "0h"\n')
 
 
+def _switches(site: Site) -> None:
+    """Keys of the application's own file and a file among the data are switched with the gate."""
+    (site.app_folder / "shared" / "configuration.yml").write_text("main:  # of the application\n  maintenance: false\n")
+    site.config.write_text(f"""{site.config.read_text()}
+[gate.switches.application]
+kind = "yaml"
+path = "shared/configuration.yml"
+set = {{ "main.maintenance" = "true" }}
+after = ["true"]
+
+[gate.switches.flag]
+kind = "file"
+path = "shared/media/maintenance.html"
+content = "closed"
+""")
+
+
 _PENDING = """
 import sys; sys.path.insert(0, "."); from pathlib import Path; from database import connect
 done = {row[0] for row in connect().execute("SELECT name FROM schema_migrations")}
@@ -436,6 +453,13 @@ SCENARIOS = [
     Scenario("patch_apply", ("v1",), lambda site: site.operate("patch_apply", str(site.folder / PATCH)), _with_a_patch),
     Scenario("patch_revert", ("v1",), lambda site: site.operate("patch_revert", PATCH), _patched),
     Scenario("maintenance_on", ("v1",), lambda site: site.operate("maintenance", on=True), held_afterwards=True),
+    Scenario(
+        "maintenance_on_switched",
+        ("v1",),
+        lambda site: site.operate("maintenance", on=True),
+        _switches,
+        held_afterwards=True,
+    ),
 ]
 
 _OF_POSTGRESQL = [
@@ -457,6 +481,8 @@ _INSIDE = ("upgrade_that_fails", "restore")
 # Restore points by the server's log, which only these make.
 _BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
+# An index is changed in a few steps of its own; the rest of each operation is that of SQLite.
+_WITH_AN_INDEX = ("backup_quiesce", "restore", "upgrade_that_fails")
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 _WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
 _BY_PODMAN = ("upgrade_that_fails", "rollback_code_only")
@@ -466,6 +492,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("postgresql", _OF_DATABASES),
         ("mariadb", _OF_DATABASES),
         ("mysql", _OF_MYSQL),
+        ("search", _WITH_AN_INDEX),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
         ("postgresql-log-inside", _BY_LOG),
@@ -488,6 +515,7 @@ CONTAINER_STEPS = {
     "services.adopt",
     "task.run",
 }
+INDEX_STEPS = {"index.snapshot", "index.load", "index.swap", "index.rebuild", "index.protect", "index.drop"}
 DATABASE_STEPS = {
     "guard.count",
     "guard.compare",

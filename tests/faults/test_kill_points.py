@@ -29,6 +29,7 @@ from tests.faults.scenarios import (
     DATABASE_STEPS,
     ENGINE_SCENARIOS,
     HOOKS,
+    INDEX_STEPS,
     LOST,
     SCENARIOS,
     SHIPPED,
@@ -138,6 +139,7 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
             existing = list(range(len(points)))
             if scenario.engine != "sqlite":
                 steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
+                steps = INDEX_STEPS if scenario.engine == "search" else steps
                 existing = [number for number in existing if step_of[number] in steps]
             yield Ground(
                 scenario, site, saved, old, old_label, new, new_label, points, forker, step_of, operation, existing

@@ -27,6 +27,8 @@ class Harness(ABC):
 
     holders_go_together = False
     """Whether two may hold writers at once; otherwise the second one is refused."""
+    holds_writers = True
+    """Whether writers can wait; otherwise the dataset is one that its application makes again, and nobody holds it."""
     fixed_within_seconds = 1e-9
     """How long writers may be held for an instant that is fixed while they go on."""
     volatile_facts: frozenset[str] = frozenset()

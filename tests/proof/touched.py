@@ -158,7 +158,7 @@ def touched_operations(modules: set[str]) -> set[str]:
 
 def drivers_of(engine: str) -> frozenset[str]:
     """Return the modules of the drivers that a scenario's engine stands for."""
-    from holdfast.config.kinds import DATABASES
+    from holdfast.config.kinds import DATABASES, INDICES
     from holdfast.drivers.files import factory as files
     from holdfast.drivers.gates import factory as gates
     from holdfast.drivers.packages import factory as packages
@@ -178,6 +178,8 @@ def drivers_of(engine: str) -> frozenset[str]:
         ]
     elif engine.startswith(("compose", "podman")):
         application += [runtimes.KINDS["compose"], packages.KINDS["images"]]
+    elif engine == "search":
+        modules.add(INDICES["elasticsearch"])
     else:
         modules.add(DATABASES[engine.removesuffix("-inside").removesuffix("-log")])
     modules |= {imported().__module__ for imported in application}

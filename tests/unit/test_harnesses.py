@@ -14,7 +14,7 @@ from tests import harnesses
 
 def test_each_kind_has_its_harness() -> None:
     named = {name.partition("-")[0] for name in harnesses.datasets()}
-    assert named == {*kinds.DATABASES, "fake", "redis"}
+    assert named == {*kinds.DATABASES, "fake", "redis", "elasticsearch"}
     assert {name.partition("-")[0] for name in harnesses.databases()} == {*kinds.DATABASES, "fake"}
     assert set(harnesses.files()) == {*files.KINDS, "fake"}
     assert set(harnesses.vaults()) == {*vaults.KINDS, "fake"}

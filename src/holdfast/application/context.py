@@ -16,6 +16,7 @@ from holdfast.drivers.protocols.databases import Database, OfflineDataDirectory
 from holdfast.drivers.protocols.datasets import Dataset
 from holdfast.drivers.protocols.files import Files
 from holdfast.drivers.protocols.gates import Gate, Proxy
+from holdfast.drivers.protocols.indices import SearchIndex
 from holdfast.drivers.protocols.packages import Packages, Registry
 from holdfast.drivers.protocols.runtimes import Runtime
 from holdfast.drivers.protocols.sanitizing import Sanitizer
@@ -46,6 +47,10 @@ class ApplicationContext(msgspec.Struct):
     packages: Packages
     gate_runtime: Runtime
     """The runtime of the gate's own server, which always runs on this machine."""
+    indices: Mapping[str, SearchIndex] = msgspec.field(default_factory=dict)
+    """Search indices, which are made from the databases; no operation on those fails because of them."""
+    undiscovered: str = ""
+    """Why databases that belong to the application may be unknown; empty if all are known."""
     cold: Mapping[str, OfflineDataDirectory] = msgspec.field(default_factory=dict)
     """Drivers for databases whose files can be read without their server."""
     sanitizers: Mapping[str, Sanitizer] = msgspec.field(default_factory=dict)

@@ -24,6 +24,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Backups and packages": {
         "backup": ("backup", "Create, list, compare, verify, restore, prune and pin backups; find files."),
+        "index": ("index", "Show search indices; build them again."),
         "sanitize": ("sanitize", "Decide what sanitized backups contain; show rules and statements."),
         "media": ("media", "List, download, upload and delete the files of a dataset."),
         "package": ("package", "Build, list, show, verify, deploy and prune packages."),

@@ -62,6 +62,25 @@ def off(session: Session) -> None:
     session.run(app, operation.plan(app, on=False))
 
 
+@maintenance.command(
+    examples=[
+        ("maintenance announce 'New disks tonight at 22:00'", "Warn users; nobody is held."),
+        ("maintenance announce --clear", "Remove the announcement."),
+    ]
+)
+@click.argument("text", metavar="[TEXT]", required=False)
+@click.option("--clear", is_flag=True, help="Remove the announcement.")
+@common
+def announce(session: Session, text: str | None, clear: bool) -> None:
+    """Show users a text in the application, by the keys `announce` of the gate's switches."""
+    from holdfast.operations import maintenance as operation
+
+    if bool(text) == clear:
+        raise UsageError("give a text, or --clear")
+    app = session.app()
+    session.run(app, operation.plan_announcement(app, text or ""))
+
+
 @maintenance.command(examples=[("maintenance status", "Who closed the gate?")])
 @common
 def status(session: Session) -> None:

@@ -40,6 +40,7 @@ _READ_ONLY = {
     "credentials show",
     "help",
     "import list",
+    "index list",
     "log list",
     "log show",
     "maintenance status",

@@ -15,6 +15,12 @@ DATABASES: Mapping[str, str] = {
 DATA_DIRECTORIES: Mapping[str, str] = {"postgresql": "holdfast.drivers.databases.postgresql.data_directory"}
 """Kinds of servers whose data directory is read without them; the module has a function `open_data_directory`."""
 
+INDICES: Mapping[str, str] = {
+    "elasticsearch": "holdfast.drivers.indices.search.driver",
+    "opensearch": "holdfast.drivers.indices.search.driver",
+}
+"""The module has a function `open_index` of the type `holdfast.drivers.indices.factory.OpenIndex`."""
+
 SANITIZERS: Mapping[str, str] = {
     "sqlite": "holdfast.drivers.databases.sqlite.sanitizing",
     "postgresql": "holdfast.drivers.databases.postgresql.sanitizing",

@@ -10,7 +10,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.protocols.vaults import Vault
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, PlanParameters
-from holdfast.operations import hooks, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps.backup import PublishBackup
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.proof import ProveDatabases, ProveNewDatabases
@@ -69,6 +69,7 @@ def plan(
     if stops:
         steps += [CloseGate("backup"), StopServices(keeps=True)]
         after += [ResumeServices(), OpenGate()]
+    steps += index_parts.snapshot_indices(app, datasets.indices)
     steps.append(parts.backup_finish(datasets, level, comment))
     after.append(PublishBackup())
     if datasets.databases:
@@ -81,7 +82,10 @@ def plan(
         after_commit=tuple(after),
         lock="backup",
         also_locks=("change",) if level == "quiesce" else (),
-        notes=(f"This backup is partial: there is no {', '.join(missing)} yet.",) if missing else (),
+        notes=(
+            *([f"This backup is partial: there is no {', '.join(missing)} yet."] if missing else []),
+            *parts.vanished(app),
+        ),
         barrier_paths=tuple(app.context.barrier_paths()),
         parameters=PlanParameters(level=level),
     )

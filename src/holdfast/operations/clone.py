@@ -10,7 +10,7 @@ from holdfast.config.schema import Database
 from holdfast.errors import RefusedError
 from holdfast.model import Plan, PlannedStep
 from holdfast.operations import backup as backups
-from holdfast.operations import hooks, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps import migrations, release_paths
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -60,6 +60,7 @@ def plan(
     present = parts.only_existing(app, parts.Datasets(databases, files, False))
     recorded_in = migrations.database_of(app.context) if migrations.known(app.context) else ""
     checks = parts.check_loaded(app, release, found) if recorded_in in databases else parts.MigrationChecks()
+    affected = index_parts.affected_indices(app, databases, except_)
     steps: list[PlannedStep] = [
         parts.preflight(app, present, dumps=int(safety), adopts=True),
         *hooks.for_failure(app),
@@ -69,9 +70,10 @@ def plan(
         *checks.before,
         *stopping,
         *([SwapDatabases("loaded", *taken)] if databases else []),
+        *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         *checks.after,
         *([RestoreFiles(*taken, owner=_owner(source))] if files else []),
-        *parts.tasks(app, release, "migrate", "after_clone", "reindex"),
+        *parts.tasks(app, release, "migrate", "after_clone", *index_parts.reindex(app)),
         *parts.start_all(app, release),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -80,6 +82,7 @@ def plan(
         *completing,
         UnpinSource(*taken),
         TidyReplaced(keep_replaced=True),
+        *index_parts.rebuild_indices(release, affected),
         *parts.after_start(app, release),
         *hooks.hook(app, "after_clone"),
     )
@@ -163,6 +166,7 @@ def _places(app: App) -> set[tuple[str, str]]:
         found.add(("the vault", vault.location))
     if (place := app.context.runtime.place()) is not None:
         found.add(place)
+    found |= {("the index", f"{item.name} of {item.url}") for item in app.loaded.configuration.indices.values()}
     return found | {("the database", _database(app, item)) for item in app.loaded.configuration.databases.values()}
 
 

@@ -12,7 +12,7 @@ from holdfast.config.similar import no_such
 from holdfast.drivers.interchange import dump_source
 from holdfast.errors import NotFoundError, RefusedError, UsageError
 from holdfast.model import Plan, PlannedStep
-from holdfast.operations import hooks, import_list, parts
+from holdfast.operations import hooks, import_list, index_parts, parts
 from holdfast.steps.backup import PublishBackup, UnpinBackup
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.gate import OpenGate
@@ -50,6 +50,7 @@ def plan_database(
     else:
         load = _dump(app, name, source)
     release = app.context.current_release()
+    affected = index_parts.affected_indices(app, (name,))
     present = parts.only_existing(app, parts.choose(app))
     stopping, completing = parts.stop_with_safety_backup_steps(app, (name,), f"import into {name}", safety=safety)
     checks = parts.check_loaded(app, release)
@@ -62,11 +63,12 @@ def plan_database(
         *([CheckReferences()] if references is not None and references.database == name else []),
         *stopping,
         SwapDatabases("imported"),
+        *index_parts.swap_indices(affected, exact=False),
         *checks.after,
     ]
     if release is not None:
         steps += [
-            *parts.tasks(app, release, "migrate", then, "reindex"),
+            *parts.tasks(app, release, "migrate", then, *index_parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     after: tuple[PlannedStep, ...] = (
@@ -74,6 +76,7 @@ def plan_database(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=True),
+        *index_parts.rebuild_indices(release, affected),
         *parts.after_start(app, release),
         *hooks.hook(app, then),
     )

@@ -7,10 +7,10 @@ import time
 
 from holdfast.application.application import App
 from holdfast.engine.journal import utc_now
-from holdfast.errors import UsageError
+from holdfast.errors import RefusedError, UsageError
 from holdfast.model import Outcome, Plan, PlannedStep
 from holdfast.steps import services
-from holdfast.steps.gate import HoldGate
+from holdfast.steps.gate import Announce, HoldGate
 from holdfast.steps.service_steps import CommandServices
 
 _LONGEST_SECONDS = 3660 * 86400
@@ -44,6 +44,24 @@ def plan(app: App, *, on: bool, duration_seconds: int | None = None, comment: st
         steps=tuple(steps if not on else reversed(steps)),
         barrier_paths=(str(app.loaded.state),),
         notes=notes,
+    )
+
+
+def plan_announcement(app: App, text: str) -> Plan:
+    """Return the plan that shows users a text without holding them; without a text, the one that removes it.
+
+    Raise RefusedError where no switch of the gate shows announcements.
+    """
+    if not any(item.announce for item in app.loaded.configuration.gate.switches.values()):
+        raise RefusedError(
+            "nothing shows announcements", next_step="Add `announce` to a [gate.switches.NAME] of kind yaml."
+        )
+    return Plan(
+        kind="maintenance.announce",
+        title="announce maintenance" if text else "remove the announcement",
+        lock="gate",
+        steps=(Announce(text),),
+        barrier_paths=(str(app.loaded.state),),
     )
 
 

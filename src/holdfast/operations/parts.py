@@ -15,6 +15,7 @@ from holdfast.config.similar import no_such
 from holdfast.errors import ConfigurationError, NotFoundError, RefusedError
 from holdfast.model import Backup, CommitFacts, PlannedStep, PlanParameters, Release
 from holdfast.model.packages import Package
+from holdfast.operations import index_parts
 from holdfast.steps import migrations
 from holdfast.steps.backup import CopyFiles, FinishBackup, PublishBackup
 from holdfast.steps.closing import CompleteBackup
@@ -42,6 +43,7 @@ class Datasets:
     databases: tuple[str, ...]
     files: tuple[str, ...]
     code: bool
+    indices: tuple[str, ...] = ()
 
 
 def expanded(app: App, names: Sequence[str]) -> list[str]:
@@ -57,7 +59,7 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
     Raise NotFoundError.
     """
     configuration = app.loaded.configuration
-    known = [*configuration.databases, *configuration.files, "code"]
+    known = [*configuration.databases, *configuration.files, *configuration.indices, "code"]
     only, except_ = expanded(app, only), expanded(app, except_)
     for name in (*only, *except_):
         if name not in known:
@@ -67,13 +69,14 @@ def choose(app: App, only: Sequence[str] = (), except_: Sequence[str] = ()) -> D
         tuple(name for name in configuration.databases if name in chosen),
         tuple(name for name in configuration.files if name in chosen),
         "code" in chosen,
+        tuple(name for name in configuration.indices if name in chosen),
     )
 
 
 def only_existing(app: App, datasets: Datasets) -> Datasets:
     """Return the datasets without databases that do not exist yet."""
     present = tuple(name for name in datasets.databases if app.context.databases[name].inspect()["exists"])
-    return Datasets(present, datasets.files, datasets.code)
+    return Datasets(present, datasets.files, datasets.code, datasets.indices)
 
 
 def require_existing(app: App, datasets: Datasets, otherwise: str = "") -> Datasets:
@@ -217,6 +220,19 @@ def disk_requirements(app: App, datasets: Datasets, *, dumps: int, copies: bool)
     return found
 
 
+def vanished(app: App) -> list[str]:
+    """Return a note on each database of the newest backup that the application does not name any more."""
+    newest = app.context.vault.backups()[-1:] if app.context.vault is not None else []
+    known = app.loaded.configuration.databases
+    return [
+        f"Database {facts['discovered']['name']} is not named any more by {facts['discovered']['by']};"
+        f" {backup.id} is the last backup with it."
+        for backup in newest
+        for name, facts in backup.datasets.items()
+        if "discovered" in facts and name not in known
+    ]
+
+
 def backup_copy(datasets: Datasets) -> PlannedStep:
     return CopyFiles(datasets.files, datasets.databases)
 
@@ -230,10 +246,11 @@ def backup_finish(
     )
 
 
-def backup_before(datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
+def backup_before(app: App, datasets: Datasets, level: str, label: str, *, tolerant: bool = False) -> list[PlannedStep]:
     """Return the steps of a whole backup while everything runs."""
     return [
         backup_copy(datasets),
+        *index_parts.snapshot_indices(app, datasets.indices),
         backup_finish(datasets, level, f"before the upgrade to {label}", tolerant=tolerant),
         PublishBackup(pin=True),
     ]

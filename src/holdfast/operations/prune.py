@@ -14,6 +14,7 @@ from holdfast.model import Backup, Plan, PlanParameters, Release
 from holdfast.operations import backup as backups
 from holdfast.steps import release as releases
 from holdfast.steps.backup import CheckPrune, PruneBackups
+from holdfast.steps.index_snapshots import DropSnapshots
 
 LEAST_WHOLE = 3
 """The number of whole backups that always stay: the newest may contain data that was already damaged."""
@@ -70,12 +71,14 @@ def plan(app: App) -> Plan:
     remove = [backup.id for backup in sets if backup.id not in stay]
     notes = [f"keeps {id} ({', '.join(why)})" for id, why in sorted(stay.items())]
     notes += [f"removes {id}" for id in remove]
+    has_snapshots = any(item.content == "snapshot" for item in app.loaded.configuration.indices.values())
+    drop = [DropSnapshots()] if has_snapshots else []
     return Plan(
         kind="backup.prune",
         title=f"prune {len(remove)} of {len(sets)} backups",
         steps=(CheckPrune(tuple(remove)),),
         lock="backup",
-        after_commit=(PruneBackups(tuple(remove)),),
+        after_commit=(PruneBackups(tuple(remove)), *drop),
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state),),
         parameters=PlanParameters(remove=tuple(remove)),

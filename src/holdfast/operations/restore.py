@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from holdfast.application.application import App
+from holdfast.drivers.databases.discovery import with_databases
 from holdfast.errors import UsageError
 from holdfast.model import Backup, Outcome, Plan, PlannedStep, Release
 from holdfast.operations import backup as backups
-from holdfast.operations import hooks, parts
+from holdfast.operations import hooks, index_parts, parts
 from holdfast.steps import configuration, migrations
 from holdfast.steps.closing import TidyReplaced
 from holdfast.steps.configuration import RestoreConfiguration
@@ -46,6 +47,7 @@ def plan(
         return _plan_configuration(app, references)
     with_configuration = CONFIGURATION not in except_ and (not only or CONFIGURATION in only)
     only, except_ = ([name for name in given if name != CONFIGURATION] for given in (only, except_))
+    _add_discovered(app, references)
     chosen = parts.choose(app, only, except_)
     wanted = (*chosen.databases, *chosen.files) if len(references) == 1 else ()
     joined = [backups.find(app, reference, wanted) for reference in references]
@@ -55,6 +57,12 @@ def plan(
         name: next((item for item in joined if name in item.datasets), joined[0])
         for name in (*chosen.databases, *chosen.files)
         if name in only or any(name in item.datasets for item in joined)
+    }
+    affected = index_parts.affected_indices(app, [name for name in chosen.databases if name in sources], except_)
+    having = {
+        name: next(item for item in joined if name in item.datasets)
+        for name in affected
+        if any(name in item.datasets for item in joined)
     }
     datasets = parts.Datasets(
         tuple(name for name in chosen.databases if name in sources),
@@ -75,11 +83,12 @@ def plan(
     steps = _steps(
         app,
         found,
-        {name: item.id for name, item in sources.items()},
+        {name: item.id for name, item in (sources | having).items()},
         datasets,
         release,
         stopping,
         checks,
+        affected,
         with_configuration=with_configuration,
     )
     days = app.loaded.configuration.upgrade.keep_replaced
@@ -101,6 +110,7 @@ def plan(
         OpenGate(),
         *completing,
         TidyReplaced(keep_replaced=not safety),
+        *index_parts.rebuild_indices(release, affected),
         *parts.after_start(app, release),
         *hooks.hook(app, "after_restore"),
     )
@@ -114,6 +124,17 @@ def plan(
         barrier_paths=tuple(app.context.barrier_paths()),
         parameters=parts.parameters(app, release, set=found.id, supersedes=supersedes),
     )
+
+
+def _add_discovered(app: App, references: Sequence[str]) -> None:
+    """Configure the databases of these backups that the application no longer names, or did not name yet."""
+    found: dict[str, list[str]] = {}
+    for reference in references:
+        for facts in backups.find(app, reference).datasets.values():
+            if "discovered" in facts:
+                found.setdefault(facts["discovered"]["by"], []).append(facts["discovered"]["name"])
+    if found:
+        app.use_configuration(with_databases(app.loaded, found))
 
 
 def _plan_configuration(app: App, references: Sequence[str]) -> Plan:
@@ -220,6 +241,7 @@ def _steps(
     release: Release | None,
     stopping: Sequence[PlannedStep],
     checks: parts.MigrationChecks,
+    affected: Sequence[str],
     *,
     with_configuration: bool,
 ) -> list[PlannedStep]:
@@ -235,15 +257,20 @@ def _steps(
         steps.append(UnpackBackupCode(found.id, dict(sets), datasets.databases, datasets.files, release))
     if datasets.databases:
         steps += [LoadDatabases(*chosen), *checks.before]
+        steps += index_parts.load_indices(chosen, [name for name in affected if name in sets])
     steps += stopping
     if datasets.databases:
-        steps += [SwapDatabases("restored", *chosen), *checks.after]
+        steps += [
+            SwapDatabases("restored", *chosen),
+            *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
+            *checks.after,
+        ]
     if datasets.files:
         steps.append(RestoreFiles(*chosen))
     if release is not None:
         steps += [
             SwitchRelease(release),
-            *parts.tasks(app, release, "after_restore", "reindex"),
+            *parts.tasks(app, release, "after_restore", *index_parts.reindex(app)),
             *parts.start_all(app, release),
         ]
     return steps

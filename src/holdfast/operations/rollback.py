@@ -11,7 +11,7 @@ from holdfast.engine.records import StepRecord, parameters_of
 from holdfast.errors import NotFoundError, RefusedError
 from holdfast.model import Backup, Plan, PlannedStep, Release, StepState
 from holdfast.operations import backup as backups
-from holdfast.operations import beside, hooks, parts
+from holdfast.operations import beside, hooks, index_parts, parts
 from holdfast.steps import migrations
 from holdfast.steps import release as releases
 from holdfast.steps.closing import TidyReplaced
@@ -214,17 +214,20 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
     stopping, completing = parts.stop_with_safety_backup_steps(
         app, databases, f"rollback to {target.label}", safety=True
     )
+    affected = index_parts.affected_indices(app, databases)
     steps: list[PlannedStep] = [
         parts.preflight(app, datasets, dumps=1),
         *hooks.for_failure(app),
         CheckBackup(*chosen),
         LoadDatabases(*chosen),
-        *parts.prepare(app, target, "after_restore", "reindex"),
+        *index_parts.load_indices(chosen, [name for name in affected if name in found.datasets]),
+        *parts.prepare(app, target, "after_restore", *index_parts.reindex(app)),
         *stopping,
         SwapDatabases("earlier", *chosen),
+        *index_parts.swap_indices(affected, exact=found.consistency == "quiesce"),
         RestoreFiles(*chosen),
         SwitchRelease(target),
-        *parts.tasks(app, target, "after_restore", "reindex", "after_rollback"),
+        *parts.tasks(app, target, "after_restore", *index_parts.reindex(app), "after_rollback"),
         *parts.start_all(app, target),
     ]
     after: tuple[PlannedStep, ...] = (
@@ -233,6 +236,7 @@ def _with_data(app: App, target: Release, found: Backup, notes: list[str]) -> Pl
         *completing,
         TidyReplaced(keep_replaced=True),
         *parts.record_use(app),
+        *index_parts.rebuild_indices(target, affected),
         *parts.after_start(app, target),
         *hooks.hook(app, "after_restore"),
     )

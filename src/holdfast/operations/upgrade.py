@@ -17,6 +17,7 @@ from holdfast.operations.provision import Provision
 from holdfast.steps import services
 from holdfast.steps.gate import CloseGate, OpenGate
 from holdfast.steps.guard import CountRows
+from holdfast.steps.indices import DropIndexCopies, ProtectIndices
 from holdfast.steps.migrate import CheckMigrations, MigrateWhileServing, Mode, refuse_unknown_migrations
 from holdfast.steps.release import PruneReleases, SwitchRelease, UnpackRelease
 from holdfast.steps.restore_point import AllowChanges, CreateRestorePoint, DropRestorePoint
@@ -194,6 +195,7 @@ def _maintenance(
     may_shrink: Sequence[str],
 ) -> tuple[list[PlannedStep], list[PlannedStep]]:
     label = release.label
+    indices = tuple(app.loaded.configuration.indices)
     opened = hooks.hook(app, "post_maintenance", release)
     if opened:  # its author counts on it that what works in the background starts after it
         opened += [StartServices(release, BEHIND, tolerant=True), AdoptServices()]
@@ -206,7 +208,7 @@ def _maintenance(
         *hooks.hook(app, "pre_upgrade", release),
     ]
     if backup and recent is None:
-        steps += parts.backup_before(saved, "live", label, tolerant=True)
+        steps += parts.backup_before(app, saved, "live", label, tolerant=True)
     elif backup:
         steps.append(parts.backup_copy(saved))
     steps += [
@@ -221,6 +223,7 @@ def _maintenance(
         steps.append(files)
     steps += [
         CreateRestorePoint(),
+        *([ProtectIndices(indices)] if indices else []),
         AllowChanges(saved.files if backup else ()),
         SwitchRelease(release),
         *parts.migrate_and_start(app, release, may_shrink, behind=not opened),
@@ -232,6 +235,7 @@ def _maintenance(
         *parts.remove_stopped(app),
         *([databases] if backup else []),
         *([] if app.loaded.configuration.upgrade.keep_restore_point else [DropRestorePoint()]),
+        *([DropIndexCopies(indices)] if indices else []),
         PruneReleases(),
     ]
     return steps, after
@@ -280,7 +284,7 @@ def _beside(
     if mode == "rolling":
         if backup:
             level = app.loaded.configuration.backup.consistency
-            steps += parts.backup_before(saved, "pause" if level == "quiesce" else level, release.label)
+            steps += parts.backup_before(app, saved, "pause" if level == "quiesce" else level, release.label)
         if app.loaded.configuration.tasks.task("migrate") is not None:
             steps += [MigrateWhileServing(release), *parts.still_pending(app, release)]
     steps += parts.tasks(app, release, "warm_cache")

@@ -18,7 +18,7 @@ from holdfast.application.application import App
 from holdfast.config.secret_references import everywhere
 from holdfast.errors import HoldfastError, RefusedError, StepError
 from holdfast.model import Outcome, Problem
-from holdfast.reports import status
+from holdfast.reports import indices, status
 from holdfast.reports.maintenance import overdue
 from holdfast.steps import preflight, release_paths, services, tasks
 from holdfast.system import child_environment
@@ -44,6 +44,7 @@ def problems(app: App) -> list[Problem]:
         _vault,
         _registry,
         _left_overs,
+        indices.problems,
         _environment,
         _trust,
         _development,

@@ -9,7 +9,7 @@ from typing import Required, TypedDict, cast
 import msgspec
 from msgspec.structs import asdict
 
-from holdfast.application import whole_backups
+from holdfast.application import stale_indices, whole_backups
 from holdfast.application.application import App
 from holdfast.drivers.protocols.containers import ImageKeeping
 from holdfast.engine.records import OperationRecord
@@ -61,6 +61,10 @@ def report(app: App) -> Report:
     if not app.journal.unfinished() and statuses is not None and not_running(app):
         found.lines.append(("run", "holdfast recover --auto"))
     _backups(app, found)
+    outdated = stale_indices.stale(app.loaded)
+    for name in outdated:
+        found.lines.append(("index", f"{name} is out of date; run: holdfast index rebuild {name}"))
+    found.data["stale_indices"] = outdated
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tarfile
@@ -18,7 +19,7 @@ from holdfast.drivers.protocols.vaults import Progress, Vault, VaultRun
 from holdfast.errors import DamagedBackupError, DamagedError, NoSpaceError, RefusedError, StepError
 from holdfast.model import Backup, Facts, Snapshot, Stored
 from holdfast.model.packages import Package
-from holdfast.steps import consistency, migrations, vault_files
+from holdfast.steps import consistency, index_snapshots, migrations, switches, vault_files
 from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 
 CODE_ARCHIVE, CODE_RECORD, CONFIGURATION = "code.tar.zst", "code.json", "config.tar.zst"
@@ -136,12 +137,14 @@ class FinishBackup(TypedStep[FinishFacts], frozen=True):
         datasets = files_facts(taken)
         for name in self.databases:
             datasets[name] = database_facts(application, run, name, taken.snapshots[name])
+        datasets |= index_snapshots.taken(context)
         if self.code:
             store_code(application, run, context)
         store_configuration(application, run, tolerant=self.safety)
         manifest = manifest_of(application, context.operation, taken, datasets, reason=self.reason, safety=self.safety)
         for warning in taken.warnings:
             context.say(warning)
+        for warning in (*taken.warnings, *index_snapshots.warnings(context)):
             manifest.reason = f"{manifest.reason}; {warning}".removeprefix("; ")
         run.finish(manifest)
         context.facts.set_id, context.facts.instant = manifest.id, taken.instant
@@ -159,7 +162,9 @@ def files_facts(taken: consistency.Instant) -> dict[str, Facts]:
 def database_facts(application: ApplicationContext, run: VaultRun, name: str, snapshot: Snapshot) -> Facts:
     """Make the dump of a database part of the backup, and return what the manifest says of it."""
     database = application.databases[name]
+    section = application.loaded.configuration.databases[name]
     return {
+        **({"discovered": {"by": section.discovered_by, "name": section.name}} if section.discovered_by else {}),
         "kind": database.kind,
         "size_bytes": vault_files.keep_dump(application, run, name),
         "tool": database.inspect()["tool"],
@@ -269,10 +274,11 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
     configured = application.loaded.configuration.backup.config_files
     names += [*configured, *application.shared_configuration()]
     others = {Path(place) for place in application.places()}
+    switched = switches.originals(application)
 
     def own(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         kept = member.isreg() or member.isdir() or member.issym() or member.islnk()
-        return member if kept and root / member.name not in others else None
+        return member if kept and root / member.name not in others and root / member.name not in switched else None
 
     with (
         run.write(CONFIGURATION) as file,
@@ -285,11 +291,22 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
                 raise StepError(f"backup.config_files: {name} is outside {root}")
             if path.exists() or path.is_symlink():
                 tar.add(path, arcname=os.path.normpath(name), filter=own)
+                _add_originals(tar, root, os.path.normpath(name), switched)
             elif not tolerant:
                 raise StepError(
                     f"backup.config_files: {path} does not exist",
                     next_step="Put it back, or remove it from backup.config_files.",
                 )
+
+
+def _add_originals(tar: tarfile.TarFile, root: Path, name: str, switched: Mapping[Path, bytes | None]) -> None:
+    """Add the files of a configured name as they are without what the gate has set in them."""
+    for path, content in switched.items():
+        inside = os.path.relpath(path, root)
+        if content is not None and (inside == name or inside.startswith(f"{name}/")):
+            member = tar.gettarinfo(path, arcname=inside)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 class PublishFacts(StepFacts):

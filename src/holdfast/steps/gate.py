@@ -7,8 +7,8 @@ import msgspec
 from holdfast.application.context import ApplicationContext
 from holdfast.application.instances import target_of
 from holdfast.errors import StepError
-from holdfast.steps import services
-from holdfast.steps.typed import Context, NoFacts, StepFacts, TypedStep
+from holdfast.steps import services, switches
+from holdfast.steps.typed import Context, NoFacts, OperationContext, StepFacts, TypedStep
 
 
 def ensure_running(application: ApplicationContext) -> bool:
@@ -58,9 +58,11 @@ class CloseGate(TypedStep[GateFacts], frozen=True):
             context.record()
         if ensure_running(application):
             application.gate.close(reason)
+        switches.settle(application, context, closed=True)
 
     def undo(self, application: ApplicationContext, context: Context[GateFacts]) -> None:
         """Lead visitors to the committed release again; an operator's own hold stays."""
+        _settle_before_open(application, context)
         application.gate.open()
         instance = application.gate.instance()
         if instance is not None and context.facts.started and application.current_release() is None:
@@ -90,7 +92,13 @@ class OpenGate(TypedStep[NoFacts], frozen=True):
         if web and release is not None:
             application.gate.route(release.id, target_of(application, web[0]))
         ensure_running(application)
+        _settle_before_open(application, context)
         application.gate.open()
+
+
+def _settle_before_open(application: ApplicationContext, context: OperationContext) -> None:
+    """Switch back what the application itself says, before visitors reach it."""
+    switches.settle(application, context, closed=application.gate.state().hold is not None)
 
 
 class HoldFacts(StepFacts):
@@ -115,11 +123,44 @@ class HoldGate(TypedStep[HoldFacts], frozen=True):
             present = application.gate.state().hold
             context.facts.previous = dict(present) if present is not None else None
             context.record()
+        if self.hold is None:
+            switches.settle(application, context, closed=application.gate.state().operation is not None)
         application.gate.hold(self.hold)
         holder = (application.gate.state().operation or {}).get("operation")
         if self.hold is None and holder not in {record.id for record in application.journal.unfinished()}:
+            _settle_before_open(application, context)
             application.gate.open()  # an operation that was abandoned has left it closed
+        switches.settle(application, context, closed=not application.gate.state().open)
 
     def undo(self, application: ApplicationContext, context: Context[HoldFacts]) -> None:
         if context.facts.previous is not msgspec.UNSET:
             application.gate.hold(context.facts.previous)
+            switches.settle(application, context, closed=not application.gate.state().open)
+
+
+class AnnounceFacts(StepFacts):
+    previous: str | None = None
+    """The text before; empty if there was none."""
+
+
+class Announce(TypedStep[AnnounceFacts], frozen=True):
+    """Show users a text by the switches of the gate, without holding them."""
+
+    name = "gate.announce"
+    is_undone = True
+
+    text: str = ""
+
+    @property
+    def title(self) -> str:
+        return "announce maintenance" if self.text else "remove the announcement"
+
+    def do(self, application: ApplicationContext, context: Context[AnnounceFacts]) -> None:
+        if context.facts.previous is None:
+            context.facts.previous = switches.announcement(application)
+            context.record()
+        switches.announce(application, context, self.text)
+
+    def undo(self, application: ApplicationContext, context: Context[AnnounceFacts]) -> None:
+        if context.facts.previous is not None:
+            switches.announce(application, context, context.facts.previous)

@@ -53,6 +53,11 @@ class Preflight(TypedStep[NoFacts], frozen=True):
         application.check_owner()
         if not self.adopts:
             application.require_markers()
+            if application.undiscovered and application.current_release() is not None:
+                raise RefusedError(
+                    application.undiscovered,
+                    next_step="Start the server of the database, or correct `discover`, then run the command again.",
+                )
         if self.saves_configuration:
             application.require_config_files()
         self._check_data(application)

@@ -83,6 +83,26 @@ def write_file(path: str | os.PathLike[str], content: bytes | str, mode: int = 0
     rename(temporary, target)
 
 
+def replace_at(folder: int, name: str, content: bytes, mode: int, owner: tuple[int, int]) -> None:
+    """Replace a file of an open folder atomically and durably, whatever another account puts there meanwhile."""
+    temporary = f".{name}.{secrets.token_hex(8)}.new"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    try:
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.fchown(descriptor, *owner)
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+        move(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def read_json(path: Path, kind: type[_RecordT]) -> _RecordT:
     """Read a record of a type that Holdfast wrote. Raise FileNotFoundError, and DamagedError for any other content."""
     try:

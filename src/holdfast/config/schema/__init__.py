@@ -3,8 +3,9 @@
 from holdfast.config.schema.backup import Backup, Keep, References, Vault
 from holdfast.config.schema.configuration import Application, Configuration, Secrets
 from holdfast.config.schema.datasets import Database, Files, RestorePoint, Uploads
-from holdfast.config.schema.gate import Gate
+from holdfast.config.schema.gate import Gate, Switch
 from holdfast.config.schema.hooks import Hook, HookName, Hooks
+from holdfast.config.schema.indices import Index
 from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.sanitize import Sanitize
 from holdfast.config.schema.schedule import Schedule
@@ -23,6 +24,7 @@ __all__ = [
     "Hook",
     "HookName",
     "Hooks",
+    "Index",
     "Keep",
     "Limits",
     "Migrations",
@@ -38,6 +40,7 @@ __all__ = [
     "Section",
     "Service",
     "Source",
+    "Switch",
     "Task",
     "Tasks",
     "Upgrade",

@@ -9,6 +9,7 @@ from holdfast.config.schema.backup import Backup, Vault
 from holdfast.config.schema.datasets import Database, Files
 from holdfast.config.schema.gate import Gate
 from holdfast.config.schema.hooks import Hooks
+from holdfast.config.schema.indices import Index
 from holdfast.config.schema.packages import Packages
 from holdfast.config.schema.queues import Queues
 from holdfast.config.schema.sanitize import Sanitize
@@ -90,6 +91,7 @@ class Configuration(Section, frozen=True, kw_only=True):
     limits: Annotated[Limits, Meta(description="Time-outs.")] = field(default_factory=Limits)
     databases: Annotated[dict[Name, Database], Meta(description="Its databases.")] = {}
     files: Annotated[dict[Name, Files], Meta(description="Its trees of files.")] = {}
+    indices: Annotated[dict[Name, Index], Meta(description="Its search indices.")] = {}
     queues: Annotated[dict[Name, Queues], Meta(description="Its message queues, for `holdfast queue`.")] = {}
     gate: Annotated[Gate, Meta(description="How visitors are held during maintenance.")] = field(default_factory=Gate)
     vaults: Annotated[dict[Name, Vault], Meta(description="Where backups are kept.")] = {}

@@ -66,6 +66,18 @@ class Database(Section, frozen=True):
             " write dumps: `import list` shows them."
         ),
     ] = []
+    discover: Annotated[
+        str,
+        Meta(
+            description="Query whose first column names further databases of the same server that belong to the"
+            " application, such as `SELECT dbname FROM sbas`. Each is a dataset of its own, with the settings of this"
+            " section and a name that begins with this one's; it is asked at each command, so that no new one is"
+            " forgotten."
+        ),
+    ] = ""
+    discovered_by: Annotated[
+        str, Meta(description="Not for you: the section whose `discover` found this database.")
+    ] = ""
     restore_point: Annotated[
         RestorePoint,
         Meta(
@@ -82,6 +94,8 @@ class Database(Section, frozen=True):
         if self.kind != "sqlite":
             return [] if self.name else [f"name: is needed for kind {self.kind}"]
         found = [] if self.path else ["path: is needed for kind sqlite"]
+        if self.discover:
+            found.append("discover: is for the databases of a server")
         if self.container:
             found.append("container: is not for kind sqlite, whose file Holdfast reads itself")
         return found

@@ -1,10 +1,11 @@
 """The gate, which holds visitors during maintenance."""
 
+import os
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, field
 
-from holdfast.config.schema.section import Section
+from holdfast.config.schema.section import Name, Section
 
 if TYPE_CHECKING:
     from holdfast.config.schema.configuration import Configuration
@@ -16,6 +17,57 @@ _OF_PROXIES = ("include", "container", "config", "check_url", "check_host")
 def _loopback() -> list[str]:
     # Whoever runs a program on this machine can reach the web without the front.
     return ["127.0.0.0/8", "::1"]
+
+
+class Switch(Section, frozen=True):
+    kind: Annotated[
+        Literal["yaml", "file", "command"],
+        Meta(
+            description="What is switched when the gate closes: `yaml` sets keys of a file, `file` writes one,"
+            " `command` runs one."
+        ),
+    ]
+    path: Annotated[str, Meta(description="The file, relative to holdfast.toml (yaml, file).")] = ""
+    set: Annotated[
+        dict[str, str],
+        Meta(
+            description="Values while the gate is closed, each as YAML, by their keys such as `main.logs`; after it the"
+            " file is byte for byte what it was. The application must still answer its health check with them (yaml)."
+        ),
+    ] = {}
+    announce: Annotated[
+        dict[str, str],
+        Meta(
+            description="Values while an announcement of `maintenance announce` is shown; {text} is its text, quoted"
+            " (yaml)."
+        ),
+    ] = {}
+    content: Annotated[str, Meta(description="Content of the file (file).")] = ""
+    on: Annotated[list[str], Meta(description="Command when the gate has closed, in the release (command).")] = []
+    off: Annotated[list[str], Meta(description="Command before the gate opens, in the release (command).")] = []
+    after: Annotated[
+        list[str],
+        Meta(description="Command after each change, in the release, such as one that clears a cache (yaml, file)."),
+    ] = []
+
+    def problems(self) -> list[str]:
+        wanted = {"yaml": ("path",), "file": ("path",), "command": ("on", "off")}[self.kind]
+        found = [f"{key}: is needed for kind {self.kind}" for key in wanted if not getattr(self, key)]
+        allowed = {"yaml": ("path", "set", "announce", "after"), "file": ("path", "content", "after")}
+        others = {"path", "set", "announce", "content", "on", "off", "after"} - {*allowed.get(self.kind, wanted)}
+        found += [f"{key}: is not for kind {self.kind}" for key in sorted(others) if getattr(self, key)]
+        if self.kind == "yaml" and not (self.set or self.announce):
+            found.append("set: is needed for kind yaml, or announce")
+        return found
+
+    def problems_with(self, configuration: "Configuration", name: str) -> list[str]:
+        if self.kind != "yaml":
+            return []
+        path = os.path.normpath(self.path)
+        inside = [
+            one for one, item in configuration.files.items() if path.startswith(f"{os.path.normpath(item.path)}/")
+        ]
+        return [f"path: is in files.{one}; name the file in backup.config_files instead" for one in inside]
 
 
 class Gate(Section, frozen=True):
@@ -95,6 +147,10 @@ class Gate(Section, frozen=True):
     check_host: Annotated[
         str, Meta(description="`Host` header of the request to check_url, if it differs (nginx, caddy).")
     ] = ""
+    switches: Annotated[
+        dict[Name, Switch],
+        Meta(description="What else is switched with the gate, of any kind: the application's own maintenance mode."),
+    ] = {}
 
     def _wrong_networks(self) -> list[str]:
         if self.trusted_proxies == _loopback():

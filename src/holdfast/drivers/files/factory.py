@@ -27,10 +27,17 @@ def open_files(loaded: ResolvedConfig, host: Host) -> Mapping[str, Files]:
 
     def open_one(name: str) -> Files:
         item = sections[name]
-        excludes = [*item.exclude, *_databases_in(loaded, item.path)]
+        excludes = [*item.exclude, *_databases_in(loaded, item.path), *_switches_in(loaded, item.path)]
         return KINDS["local"]()(name, loaded.path(item.path), excludes, host, loaded.state / "files" / name)
 
     return OpenedOnDemand(sections, open_one)
+
+
+def _switches_in(loaded: ResolvedConfig, files_path: str) -> list[str]:
+    """Return the gate's own files below a dataset: a restore must never close the gate."""
+    root = loaded.path(files_path)
+    paths = [loaded.path(item.path) for item in loaded.configuration.gate.switches.values() if item.kind == "file"]
+    return [str(path.relative_to(root)) for path in paths if root in path.parents]
 
 
 def _databases_in(loaded: ResolvedConfig, files_path: str) -> list[str]:
