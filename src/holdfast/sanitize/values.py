@@ -41,6 +41,7 @@ PICK_DIGITS = 8
 PHONE_DIGEST_DIGITS = 15
 PHONE_DIGITS = 18
 _TIME = re.compile(r"([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s?(Z|UTC|[+-]\d\d(:?\d\d)?)?)?")
+_HALVES = re.compile("[\ud800-\udfff]")
 INSIDE = Column("", "text", "text")
 """A value inside of JSON."""
 
@@ -80,7 +81,7 @@ class Values:
 
         def digest(text: str) -> str:
             found = started.copy()
-            found.update(text.encode("utf-8", "surrogateescape"))
+            found.update(text.encode("utf-8", "surrogatepass"))  # JSON may have halves of a pair
             return found.hexdigest()
 
         return digest
@@ -153,7 +154,8 @@ class Values:
             found = source if keep else {}
             for path, function in functions.items():
                 _put(source, found, path, function)
-            return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+            text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+            return text if not _HALVES.search(text) else json.dumps(found, separators=(",", ":"))
 
         return replaced
 
