@@ -415,6 +415,8 @@ def test_bytes_of_images_are_no_addresses_and_broken_text_ends_nothing(quick_fol
     )
     text = '[tables.t.columns]\na = { keep = "images" }\nb = { keep = "codes" }'
     written(found, plan_of(found, text), quick_folder / "out")
+    with pytest.raises(StepError, match="t: a rule met a value that it cannot read"):
+        written(found, plan_of(found, text.replace('b = { keep = "codes" }', 'b = "hash"')), quick_folder / "out1")
     make(quick_folder / "app.sqlite3", "", ("INSERT INTO t (a) VALUES (?)", (b"bob@company.example",)))
     with pytest.raises(RefusedError, match="the output of t has an e-mail address of another domain"):
         written(found, plan_of(found, text), quick_folder / "out2")

@@ -320,7 +320,14 @@ class _Copy:
             number = rowid_to_copy(self._source, one.table)
             more = [number] if number else []
             names = ", ".join([*more, *(quoted(decision.column.name) for decision in one.columns)])
-            done = self._source.execute(f"INSERT INTO {place} ({names}) {statements.selection(one, more=more)}")
+            try:
+                done = self._source.execute(f"INSERT INTO {place} ({names}) {statements.selection(one, more=more)}")
+            except sqlite3.OperationalError as error:
+                if "user-defined function" not in str(error):
+                    raise
+                raise StepError(
+                    f"{one.table.name}: a rule met a value that it cannot read, such as text that is not UTF-8"
+                ) from None
             rows[one.table.name] = done.rowcount
         if self._source.execute(f"SELECT 1 FROM {_NEW}.sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
             self._source.execute(f"DELETE FROM {_NEW}.sqlite_sequence")
