@@ -62,22 +62,25 @@ class Scanner:
             )
         if (lengths := self._looked_at) and cut:
             words = whole[:cut].translate(_AS_TABS).split(b"\t")
-            for word in {word for word in words if len(word) in lengths}:
-                if len(word) in self._lengths:
-                    self._compare(place, word)
-                if word[0] in _ESCAPED:
-                    self._compare(place, word[1:])
+            self._compare(place, {word for word in words if len(word) in lengths})
         self._rest = whole[cut:]
 
     def end(self, place: str) -> None:
         self.feed(place, b"\n")
         self._rest = b""
 
-    def _compare(self, place: str, word: bytes) -> None:
-        digest = self._started.copy()
-        digest.update(word)
-        column = self._canaries.get(digest.digest())
-        if column is not None:
+    def _compare(self, place: str, words: set[bytes]) -> None:
+        lengths = self._lengths
+        words |= {word[1:] for word in words if word[0] in _ESCAPED}
+        copy, canaries = self._started.copy, self._canaries
+        for word in words:
+            if len(word) not in lengths:
+                continue
+            digest = copy()
+            digest.update(word)
+            if (found := digest.digest()) not in canaries:
+                continue
+            column = canaries[found]
             raise RefusedError(
                 f"the output of {place} has a value of {column}, which the rules replace",
                 next_step=f"Give the column that repeats it a rule with the domain of {column}, or no rows.",
