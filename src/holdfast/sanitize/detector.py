@@ -14,7 +14,7 @@ from holdfast.sanitize.schema import Column, Kind
 
 # Words of a name, in the order in which they are looked for, with the method that is proposed.
 _NAMES: tuple[tuple[str, str], ...] = (
-    (r"e_?mail|mail_?addr", "email"),
+    (r"e_?mails?|mails?(_?addr(ess)?)?", "email"),
     (r"pass(word|wd|phrase)?|pwd|secret|token|api_?key|private_?key|salt|credential|otp|session|cookie|csrf", "hash"),
     (r"phone|mobile|fax|tel|telephone|cell", "phone"),
     (r"first_?name|given_?name|fore_?name", "first_name"),
@@ -97,13 +97,13 @@ def finding(column: Column, content: Content | None) -> Finding | None:
         return Finding(f"its type, {column.type}", _for_kind(column.kind))
     if (named := by_name(column)) is not None:
         return named
-    if column.kind != "text":
-        return None
-    if content is None or content.sampled == 0:
+    if column.kind == "text" and (content is None or content.sampled == 0):
         return Finding("no value to look at", "text")
-    for what, count in content.matching.items():
-        if count:
-            return Finding(f"{count} of {content.sampled} values look like {what}", _METHODS[what])
+    if content is not None:
+        for what, count in content.matching.items():
+            if count:
+                method = _METHODS[what] if column.kind == "text" else "null"
+                return Finding(f"{count} of {content.sampled} values look like {what}", method)
     return None
 
 
