@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.config.load import sanitizing_presets
 from holdfast.errors import ConfigurationError
 from holdfast.sanitize import rules
 from holdfast.sanitize.methods import (
@@ -240,3 +241,9 @@ def test_the_longest_pattern_counts_and_an_exact_name_before_all() -> None:
     assert found.of_table("shop_x") == TableRules()
     assert found.of_table("other") == TableRules(rows="none")
     assert parsed("").of_table("x") is None and parsed("").by_name("x") is None
+
+
+@pytest.mark.parametrize("name", sorted(sanitizing_presets()))
+def test_every_packaged_preset_is_read(name: str) -> None:
+    found = rules.parse(f'extends = "preset:{name}"', "sanitize.toml", sanitizing_presets().__getitem__)
+    assert found.tables and found.of_presets >= set(found.tables)

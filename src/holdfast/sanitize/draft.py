@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from holdfast.sanitize import methods
 from holdfast.sanitize.deciding import Decided
@@ -77,6 +78,12 @@ def _rule(column: Column, method: str) -> str:
 
 
 def fitting_presets(schemas: Sequence[Schema], known: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the presets of which every table exists in one of the databases."""
-    names = {table.name for schema in schemas for table in schema.tables}
-    return [preset for preset, tables in sorted(known.items()) if tables and set(tables) <= names]
+    """Return the presets of whose tables at least half exist in the databases."""
+    names = [table.name for schema in schemas for table in schema.tables]
+    return [
+        preset for preset, tables in sorted(known.items()) if tables and 2 * _existing(tables, names) >= len(tables)
+    ]
+
+
+def _existing(tables: Sequence[str], names: Sequence[str]) -> int:
+    return sum(1 for pattern in tables if any(fnmatchcase(name, pattern) for name in names))
