@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from holdfast.sanitize import rules
 from holdfast.sanitize.deciding import DatabasePlan, Decided, decide, described, width_for
-from holdfast.sanitize.detector import Content
+from holdfast.sanitize.detector import CONTENT_PATTERNS, Content
 from holdfast.sanitize.methods import AnyMethod, Date, Hash, Json, Keep, Mask, Null, Set, Text
 from holdfast.sanitize.schema import Column, Kind, Reference, Schema, Table
 
@@ -249,3 +250,23 @@ def test_the_lock_tells_rules_apart() -> None:
     rule = '[tables.users]\ncolumns={mail="email"}\n'
     assert line(deciding(rule + 'exempt="plan = 1"', USERS), "users") == "all rows, unchanged where plan = 1"
     assert line(deciding(rule, USERS), "users") == "all rows"
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("+49 30 1234567", "phone"),
+        ("(030) 123-4567", "phone"),
+        ("030/1234567", "phone"),
+        ("555-123-4567", "phone"),
+        ("000100010001", None),
+        ("2024-01-02", None),
+        ("2024-01-02 10:00", None),
+        ("Ada.Lovelace@company.example", "email"),
+        ("192.0.2.1", "ip"),
+        ("DE02120300000000202051", "iban"),
+    ],
+)
+def test_what_values_look_like(text: str, what: str | None) -> None:
+    found = [name for name, pattern in CONTENT_PATTERNS.items() if re.search(pattern, text)]
+    assert (found[0] if found else None) == what

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from holdfast.sanitize import detector
-from holdfast.sanitize.detector import Content
+from holdfast.sanitize.detector import Content, Finding
 from holdfast.sanitize.methods import AnyMethod, Email, Hash, Json, Keep, Null, Phone, Set, Sql
 from holdfast.sanitize.rows import Selected, select
 from holdfast.sanitize.rules import Rules, TableRules
@@ -77,7 +77,7 @@ class DatabasePlan(msgspec.Struct, frozen=True):
 class Decided(msgspec.Struct, frozen=True):
     plan: DatabasePlan
     problems: tuple[str, ...]
-    proposals: Mapping[str, Mapping[str, str]]
+    proposals: Mapping[str, Mapping[str, Finding]]
     """Methods for the first draft, by table and column."""
 
 
@@ -133,7 +133,7 @@ class _Decider:
         self._contents = contents
         self.digits = max(_DIGITS, width_for(max((table.rows for table in schema.tables), default=0)))
         self.problems: list[str] = []
-        self.proposals: dict[str, dict[str, str]] = {}
+        self.proposals: dict[str, dict[str, Finding]] = {}
         self.tables: dict[str, TableRules] = {}
         self.selected: dict[str, Selected] = {}
 
@@ -262,7 +262,7 @@ class _Decider:
             )
             return Keep(), "no method fits"
         if found is not None and not listed:
-            self.proposals.setdefault(table.name, {})[column.name] = found.method
+            self.proposals.setdefault(table.name, {})[column.name] = found
             if self._rules.unlisted_columns != "keep":
                 self.problems.append(f"{place}: no rule, and {found.why} may mean personal data")
         elif self._rules.unlisted_columns == "error":

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 from holdfast.sanitize import methods
 from holdfast.sanitize.deciding import Decided
+from holdfast.sanitize.detector import Finding
 from holdfast.sanitize.methods import AnyMethod
 from holdfast.sanitize.schema import Column, Schema
 
@@ -53,21 +54,21 @@ def draft(found: Mapping[str, Decided], extends: Sequence[str]) -> str:
                 continue
             if proposals:
                 text.append(f"[tables.{key}.columns]\n")
-            text += [_line(table.column(column), method) for column, method in proposals.items()]
+            text += [_line(table.column(column), finding) for column, finding in proposals.items()]
     return "".join(text)
 
 
-def _line(column: Column | None, method: str) -> str:
+def _line(column: Column | None, finding: Finding) -> str:
     assert column is not None
     name = column.name if column.name.replace("_", "").isalnum() and column.name.isascii() else json.dumps(column.name)
-    return f"{name} = {_rule(column, method)}\n"
+    return f"{f'{name} = {_rule(column, finding.method)}':34} # {finding.why}\n"
 
 
 def _rule(column: Column, method: str) -> str:
     """Return a rule that fits the column: the proposal, or else the next weaker one."""
     for candidate in (method, "hash", "uuid", "null"):
         found = _EXAMPLES.get(candidate)
-        if found is None or found.misfit(column) or (column.unique and not found.keeps_apart):
+        if found is None or found.misfit(column) or ((column.unique or column.in_key) and not found.keeps_apart):
             continue
         return _WORDS.get(candidate, json.dumps(candidate))
     if column.kind == "json":
