@@ -8,11 +8,15 @@ from collections.abc import Mapping, Sequence
 
 from holdfast.drivers.databases.mariadb import catalogue
 from holdfast.drivers.databases.mariadb.client import Session, identifier, literal
+from holdfast.sanitize.deciding import EMAIL_PREFIX, DatabasePlan, width_for
 from holdfast.sanitize.detector import CONTENT_PATTERNS, Content
+from holdfast.sanitize.methods import Email, Hash, Uuid
 from holdfast.sanitize.schema import Check, Column, Kind, Reference, Schema, Table
 
 _SAMPLE = 5000
+_LOOKED_AT = 2000  # characters of each value: a regular expression has little time in MySQL
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
+_QUOTED = re.compile(r"`((?:[^`]|``)+)`")
 _JSON_VALID = re.compile(r"json_valid\(`((?:[^`]|``)+)`\)", re.IGNORECASE)
 _KINDS: Mapping[str, Kind] = {
     **dict.fromkeys(("char", "varchar", "tinytext", "text", "mediumtext", "longtext"), "text"),
@@ -36,9 +40,12 @@ def read_schema(session: Session, database: str) -> Schema:
     keys: dict[tuple[str, str], list[str]] = defaultdict(list)
     for table, index, column in session.rows(
         "SELECT table_name, index_name, column_name FROM information_schema.statistics"
-        f" WHERE table_schema = {here} AND non_unique = 0 ORDER BY table_name, index_name, seq_in_index"
+        f" WHERE table_schema = {here} AND non_unique = 0 AND column_name IS NOT NULL"
+        " ORDER BY table_name, index_name, seq_in_index"
     ):
         keys[str(table), str(index)].append(str(column))
+    for table, index, names in _of_expressions(session, here):
+        keys[table, index] += names
     alone = {(table, found[0]) for (table, _), found in keys.items() if len(found) == 1}
     together = {(table, column) for (table, _), found in keys.items() if len(found) > 1 for column in found}
     checks = _checks(session, here)
@@ -94,6 +101,45 @@ def read_schema(session: Session, database: str) -> Schema:
     )
 
 
+def _of_expressions(session: Session, here: str) -> list[tuple[str, str, list[str]]]:
+    """Return table, index and columns of expressions whose values are unique, which MySQL has in its indexes."""
+    if "MariaDB" in (session.value("SELECT VERSION()") or ""):
+        return []
+    rows = session.rows(
+        "SELECT table_name, index_name, expression FROM information_schema.statistics"
+        f" WHERE table_schema = {here} AND non_unique = 0 AND expression IS NOT NULL"
+    )
+    return [
+        (str(table), str(index), [name.replace("``", "`") for name in _QUOTED.findall(str(expression))])
+        for table, index, expression in rows
+    ]
+
+
+def unlike_keys(session: Session, database: str, plan: DatabasePlan) -> list[str]:
+    """Return the problems of unique keys over the beginning of a column, which has too few digits of a digest."""
+    rows = session.rows(
+        "SELECT DISTINCT table_name, column_name, sub_part FROM information_schema.statistics"
+        f" WHERE table_schema = {literal(database)} AND non_unique = 0 AND sub_part IS NOT NULL ORDER BY 1, 2"
+    )
+    begins = {(str(table), str(column)): int(width or 0) for table, column, width in rows}
+    found = []
+    for table in plan.tables:
+        for one in table.changed if not table.empty else ():
+            width = begins.get((table.table.name, one.column.name))
+            if width is None or not isinstance(one.method, (Email, Hash, Uuid)):
+                continue
+            # A UUID has digits that are the same in all, and hyphens.
+            digits = width - (len(EMAIL_PREFIX) if isinstance(one.method, Email) else 6)
+            if isinstance(one.method, Hash):
+                digits = min(width, plan.width(one.column, one.method))
+            if digits < (needed := width_for(table.table.rows)):
+                found.append(
+                    f"{table.table.name}.{one.column.name}: the first {width} characters are unique by an index; with"
+                    f" {one.method.name} they have {max(digits, 0)} digits, and {needed} are needed"
+                )
+    return found
+
+
 def _checks(session: Session, here: str) -> dict[str, list[Check]]:
     """Return the checks of each table, where the server says to which one a check belongs."""
     found: dict[str, list[Check]] = defaultdict(list)
@@ -126,7 +172,7 @@ def read_contents(session: Session, table: Table, columns: Sequence[Column]) -> 
     """Return counts of a bounded sample of some columns; only the counts leave the server."""
     counts = []
     for column in columns:
-        name = f"CONVERT({identifier(column.name)} USING utf8mb4) COLLATE utf8mb4_bin"
+        name = f"CONVERT(LEFT({identifier(column.name)}, {_LOOKED_AT}) USING utf8mb4) COLLATE utf8mb4_bin"
         counts.append(f"COUNT({identifier(column.name)})")
         counts += [f"SUM({name} REGEXP {literal(pattern)})" for pattern in CONTENT_PATTERNS.values()]
     names = ", ".join(identifier(column.name) for column in columns)

@@ -31,7 +31,7 @@ from holdfast.sanitize.methods import (
     Text,
     Uuid,
 )
-from holdfast.sanitize.schema import Column, Kind
+from holdfast.sanitize.schema import Column, Kind, Table
 from holdfast.sanitize.values import INSIDE, PHONE_DIGEST_DIGITS, PHONE_DIGITS, PICK_DIGITS, mask_parts
 
 KEY = "@holdfast_key"
@@ -81,7 +81,8 @@ def _text(column: Column, found: str) -> str:
     if column.type.startswith("bit"):
         return f"IFNULL(CONCAT('b''', BIN({found}), ''''), 'NULL')"
     if column.kind in ("binary", "other"):
-        return f"IFNULL(CONCAT('x''', HEX({found}), ''''), 'NULL')"
+        # What is too long for the server is NULL too, and must not pass for a value that is.
+        return f"IFNULL(CONCAT('x''', HEX({found}), ''''), IF({found} IS NULL, 'NULL', NULL))"
     quoted = f"QUOTE(CONVERT({found} USING utf8mb4))"
     if column.kind not in ("text", "json", "enum"):
         return quoted
@@ -91,11 +92,34 @@ def _text(column: Column, found: str) -> str:
 def value(plan: DatabasePlan, table: TablePlan, one: Decision) -> str:
     """Return the expression of one column."""
     name = identifier(one.column.name)
-    found = _value(plan, one.column, one.method, name)
+    if isinstance(one.method, (Hash, Email, Uuid)) and one.column.kind == "text":
+        text = _referred(plan, table.table, one.column.name, identifier(table.table.own_name), frozenset())
+        found = of_text(plan, one.column, one.method, f"CONVERT({text or name} USING utf8mb4)")
+    else:
+        found = _value(plan, one.column, one.method, name)
     if table.exempt and found != name:
         found = f"CASE WHEN ({table.exempt}) THEN {name} ELSE {found} END"
     kept = table.selected.cleared.get(one.column.name)
     return f"CASE WHEN {kept} THEN {found} END" if kept else found
+
+
+def _referred(plan: DatabasePlan, table: Table, column: str, here: str, seen: frozenset[tuple[str, str]]) -> str:
+    """Return the text to which a foreign key refers, written as its own row has it; empty for a column without one.
+
+    To most collations `Ann` is `ann` and `ann ` too, and a row may refer to another one so. Digests see the difference.
+    """
+    seen |= {(table.name, column)}
+    own = f"{here}.{identifier(column)}"
+    for reference in table.references:
+        parent = plan.schema.table(reference.parent)
+        pairs = dict(zip(reference.columns, reference.parent_columns, strict=True))
+        if parent is None or column not in pairs or (parent.name, pairs[column]) in seen:
+            continue
+        there = identifier(f"holdfast_{len(seen)}")
+        above = _referred(plan, parent, pairs[column], there, seen) or f"{there}.{identifier(pairs[column])}"
+        joined = " AND ".join(f"{there}.{identifier(two)} = {here}.{identifier(one)}" for one, two in pairs.items())
+        return f"IFNULL((SELECT {above} FROM {identifier(parent.own_name)} AS {there} WHERE {joined} LIMIT 1), {own})"
+    return ""
 
 
 def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> str:
@@ -114,7 +138,7 @@ def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> 
     if isinstance(method, Number):
         return _number(column, method, name)
     if isinstance(method, Json):
-        return _json(plan, method, name)
+        return _json(plan, column, method, name)
     return of_text(plan, column, method, f"CONVERT({name} USING utf8mb4)")
 
 
@@ -202,12 +226,16 @@ def _date(column: Column, method: Date, name: str) -> str:
     if method.to == "now":
         return f"IF({name} IS NULL, NULL, CURRENT_DATE)"
     midnight = "" if column.kind == "date" else " 00:00:00"
-    if method.to == "year":
-        return f"DATE_FORMAT({name}, '%Y-01-01{midnight}')"
-    if method.to == "month":
-        return f"DATE_FORMAT({name}, '%Y-%m-01{midnight}')"
-    days = f"CAST({_picked(method.domain, f'CAST({name} AS CHAR)', 2 * method.days + 1)} AS SIGNED) - {method.days}"
-    return f"DATE_ADD({name}, INTERVAL ({days}) DAY)"
+    if method.to == "shift":
+        picked = _picked(method.domain, f"CAST({name} AS CHAR)", 2 * method.days + 1)
+        found = f"DATE_ADD({name}, INTERVAL (CAST({picked} AS SIGNED) - {method.days}) DAY)"
+    else:
+        found = f"DATE_FORMAT({name}, '%Y-{'01' if method.to == 'year' else '%m'}-01{midnight}')"
+    none = f"'0000-00-00{midnight}'"
+    if not column.nullable:  # a day after the last one of all is NULL
+        found = f"IFNULL({found}, {none})"
+    # TO_DAYS has no number for a date without month or day, which is no date.
+    return f"CASE WHEN TO_DAYS({name}) IS NOT NULL THEN {found} WHEN {name} IS NOT NULL THEN {none} END"
 
 
 def _number(column: Column, method: Number, name: str) -> str:
@@ -218,11 +246,29 @@ def _number(column: Column, method: Number, name: str) -> str:
     return f"ROUND({found})" if column.kind == "integer" else found
 
 
-def _json(plan: DatabasePlan, method: Json, name: str) -> str:
+def _json(plan: DatabasePlan, column: Column, method: Json, name: str) -> str:
     if method.other == "keep":
         pairs = [f"{_path(path)}, {_inside(plan, one, name, path)}" for path, one in method.paths.items()]
-        return f"JSON_REPLACE({name}, {', '.join(pairs)})" if pairs else name
+        if not pairs:
+            return name
+        found = f"JSON_REPLACE({name}, {', '.join(pairs)})"
+        return found if column.type == "json" else f"IF({_repeats(method, name)}, '{{}}', {found})"
     return f"IF({name} IS NULL, NULL, JSON_MERGE_PATCH('{{}}', {_object(plan, method, name, ())}))"
+
+
+def _repeats(method: Json, name: str) -> str:
+    """Return the condition that an object has a name of the paths twice, of which only one value would be replaced.
+
+    MariaDB keeps JSON as text, and JSON_REMOVE removes the first of them, however the name is written. A repeated name
+    is found by removing it once more, for each depth of the paths by itself.
+    """
+    split = [path.split(".") for path in method.paths]
+    found = []
+    for depth in range(1, max(map(len, split)) + 1):
+        here = dict.fromkeys(_path(".".join(parts[:depth])) for parts in split if len(parts) >= depth)
+        once = f"JSON_REMOVE({name}, {', '.join(here)})"
+        found.append(f"LENGTH(JSON_REMOVE({once}, {', '.join(here)})) <> LENGTH({once})")
+    return " OR ".join(found)
 
 
 def _object(plan: DatabasePlan, method: Json, name: str, above: tuple[str, ...]) -> str:
@@ -243,7 +289,9 @@ def _object(plan: DatabasePlan, method: Json, name: str, above: tuple[str, ...])
 
 
 def _inside(plan: DatabasePlan, method: AnyMethod, name: str, path: str) -> str:
-    return of_text(plan, INSIDE, method, f"JSON_UNQUOTE(JSON_EXTRACT({name}, {_path(path)}))")
+    found = f"JSON_EXTRACT({name}, {_path(path)})"
+    # Unquoted, a null of JSON would be a word.
+    return of_text(plan, INSIDE, method, f"IF(JSON_TYPE({found}) = 'NULL', NULL, JSON_UNQUOTE({found}))")
 
 
 def _path(path: str) -> str:

@@ -1,9 +1,13 @@
 """Sanitized dumps of MariaDB and MySQL: rows that the server writes as SQL, in one transaction that only reads.
 
-Facts from the documentation and measured on MariaDB 10.11: a transaction WITH CONSISTENT SNAPSHOT, READ ONLY reads one
-instant; QUOTE escapes quotes, backslashes and the character 0, and prints NULL as a word; what LOAD DATA LOCAL reads is
-in no statement, process list or log, and the client opens the file itself, so a pipe that it inherited will do;
-temporary tables are made before a transaction that only reads, and a variable of the session outlives them.
+Facts from the documentation and measured on MariaDB 10.11 and MySQL 9.7: a transaction WITH CONSISTENT SNAPSHOT, READ
+ONLY reads one instant; QUOTE escapes quotes, backslashes and the character 0, and prints NULL as a word; a function
+whose result is longer than max_allowed_packet gives NULL, with no more than a warning.
+
+The key crosses under a pad of random bytes that the server made for it and that is used once: only the padded key is in
+a statement, so neither the general log, the slow log, the binary log nor the process list has it. (What LOAD DATA LOCAL
+reads is in the binary log with binlog_format = STATEMENT, even for a temporary table.) The key is then a variable of
+the session; performance_schema.user_variables_by_thread shows those to administrators as long as a session is open.
 """
 
 from __future__ import annotations
@@ -21,12 +25,12 @@ from holdfast.drivers.databases.mariadb.client import ERROR, Clients, Session, S
 from holdfast.drivers.databases.mariadb.dialect import Dialect
 from holdfast.drivers.databases.mariadb.driver import MARIADB
 from holdfast.drivers.databases.mariadb.mysql import MYSQL
-from holdfast.drivers.databases.mariadb.sanitized_schema import read_contents, read_schema
+from holdfast.drivers.databases.mariadb.sanitized_schema import read_contents, read_schema, unlike_keys
 from holdfast.drivers.databases.opening import Opening
 from holdfast.drivers.databases.sql.container_exec import running
-from holdfast.drivers.databases.sql.session import Row, open_session
+from holdfast.drivers.databases.sql.session import CONNECT_SECONDS, Row, open_session
 from holdfast.drivers.protocols.sanitizing import Query, SanitizedDump, unchanged
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Server
 from holdfast.sanitize import scan
 from holdfast.sanitize.deciding import DatabasePlan, TablePlan
@@ -38,14 +42,10 @@ from holdfast.sanitize.schema import Schema
 from holdfast.sanitize.writing import PartWriter
 from holdfast.system.host import Host
 
-_KEY_VARIABLE = "HOLDFAST_SANITIZE_KEY"
-# The key reaches the client as a pipe with the number 9, from the variable of the shell that becomes the client.
-_WITH_KEY = "exec 9<<KEY\n$" + _KEY_VARIABLE + "\nKEY\nunset " + _KEY_VARIABLE + '; exec "$@"'
-_LOAD_KEY = (
-    "CREATE TEMPORARY TABLE holdfast_key (k VARCHAR(255) CHARACTER SET utf8mb4);"
-    " LOAD DATA LOCAL INFILE '/proc/self/fd/9' INTO TABLE holdfast_key CHARACTER SET utf8mb4;"
-    f" SELECT k INTO {values.KEY} FROM holdfast_key; DROP TEMPORARY TABLE holdfast_key"
-)
+_PAD = "@holdfast_pad"
+_PAD_BYTES = 8  # of a whole number of the server's
+_TOO_LONG = b"NULL"
+"""The row whose text has more bytes than max_allowed_packet."""
 _STATEMENT_BYTES = 1 << 20
 _OPENING = (
     "SET NAMES utf8mb4, SESSION sql_mode = '', lock_wait_timeout = 30, wait_timeout = 28800, time_zone = '+00:00',"
@@ -54,7 +54,7 @@ _OPENING = (
 _HEADING = b"-- Sanitized dump of %s. Load it into an empty database.\n\n"
 _SETTINGS = (
     b"\n/*!40101 SET NAMES utf8mb4 */;\n/*!40103 SET TIME_ZONE='+00:00' */;\n"
-    b"/*!40014 SET UNIQUE_CHECKS=0, FOREIGN_KEY_CHECKS=0 */;\n/*!40101 SET SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n\n"
+    b"/*!40014 SET UNIQUE_CHECKS=0, FOREIGN_KEY_CHECKS=0 */;\n/*!40101 SET " + rewriting.WIDER_MODE + b";\n\n"
 )
 _ENDING = b"\n/*!40014 SET FOREIGN_KEY_CHECKS=1, UNIQUE_CHECKS=1 */;\n-- Dump completed\n"
 
@@ -121,28 +121,29 @@ class MariadbSanitizer:
 
     def problems(self, plan: DatabasePlan) -> list[str]:
         found = []
+        tables = [one for one in plan.tables if not one.empty]
         with self._clients.session(self._database) as session:
             versioned = session.rows(
                 "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = DATABASE()"
                 " AND table_type IN ('SYSTEM VERSIONED', 'SEQUENCE')"
             )
             found += [f"{name}: {str(type_).lower()} tables cannot be sanitized yet" for name, type_ in versioned]
-            if session.value("SELECT @@local_infile") != "1":
-                found.append(
-                    "the server takes no local files, by which the key would reach it without being in its log; run as"
-                    " an administrator: SET GLOBAL local_infile = ON"
-                )
-        for one in plan.tables:
-            if one.empty:
-                continue
+            found += unlike_keys(session, self._database, plan)
+        asked = [(one.table.name, values.selection(plan, one, limit=0)) for one in tables]
+        asked.append(("the key needs RANDOM_BYTES, which MariaDB has since 10.10", "SELECT LENGTH(RANDOM_BYTES(1))"))
+        while asked:
+            # A client ends at its first error, and another one goes on after it.
             try:
                 with self._clients.session(self._database) as session:
                     session.run("SET sql_mode = ''")
-                    session.rows(values.selection(plan, one, limit=0))
+                    while asked:
+                        session.rows(asked[0][1])
+                        del asked[0]
             except SqlError as error:
                 if not error.sql_state:
                     raise
-                found.append(f"{one.table.name}: {error.what.partition(' (SELECT')[0]}")
+                found.append(f"{asked[0][0]}: {error.what.partition(' (SELECT')[0]}")
+                del asked[0]
         return found
 
     def preview(self, plan: DatabasePlan, table: str, rows: int, key: str) -> list[tuple[str | None, ...]]:
@@ -150,24 +151,22 @@ class MariadbSanitizer:
         with self._reading(key) as session:
             found: list[bytes] = []
             session.pour(values.preview(plan, chosen, rows), found.append)
-        return [_decoded(line) for line in b"".join(found).splitlines()]
+        return [_decoded(line) for line in b"".join(found).splitlines() if line != _TOO_LONG]
 
     # --- the dump ----------------------------------------------------------------------------------
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[Session]:
         """Yield a session in a transaction that cannot write. The key is in no statement."""
-        options = ("--batch", "--raw", "--quick", "--skip-column-names", "--unbuffered", "--local-infile=1")
-        client = self._clients.options(*options, "--binary-mode", f"--database={self._database}")
-        shell = ("-c", _WITH_KEY, "sh", self._dialect.client, *client)
-        argv = self._clients.started("sh", *shell, variables=[_KEY_VARIABLE])
-        environment = {**self._clients.environment(), _KEY_VARIABLE: key}
+        options = ("--batch", "--raw", "--quick", "--skip-column-names", "--unbuffered", "--binary-mode")
+        more = ("--skip-local-infile", "--max-allowed-packet=1G", f"--connect-timeout={CONNECT_SECONDS}")
+        argv = self._clients.argv(self._dialect.client, *options, *more, f"--database={self._database}")
         with (
-            running(self._clients.container, environment, self._host) as run,
+            running(self._clients.container, self._clients.environment(), self._host) as run,
             open_session(self._host, _Raw(), argv, run.environment, run.end) as session,
         ):
-            session.run(_OPENING)
-            session.run(_LOAD_KEY)
+            session.run(_OPENING + self._dialect.opening)
+            _give(session, key)
             session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             yield session
@@ -217,7 +216,7 @@ class MariadbSanitizer:
         begin = f"INSERT INTO {identifier(one.table.own_name)} ({columns}) VALUES ".encode()
 
         def fill(sink: Callable[[bytes], None]) -> None:
-            inserts = Inserts(begin, sink)
+            inserts = Inserts(begin, sink, one.table.name)
             session.pour(values.selection(writer.plan, one), inserts.feed)
             inserts.end()
 
@@ -247,22 +246,47 @@ class MariadbSanitizer:
         return scan.chosen(found)
 
 
+def _give(session: Session, key: str) -> None:
+    """Give the server the key, which is in no statement: only what the server can uncover with its pad."""
+    plain = key.encode()
+    count = -(-len(plain) // _PAD_BYTES)
+    session.run(f"SET {_PAD} = CONCAT({', '.join([f'HEX(RANDOM_BYTES({_PAD_BYTES}))'] * count)})")
+    pad = bytes.fromhex(session.value(f"SELECT {_PAD}") or "")
+    padded = bytes(one ^ other for one, other in zip(plain.ljust(len(pad), b"\0"), pad, strict=True))
+    width = 2 * _PAD_BYTES
+    parts = []
+    for number in range(count):
+        here = f"CAST(CONV(SUBSTR({_PAD}, {number * width + 1}, {width}), 16, 10) AS UNSIGNED)"
+        covered = int.from_bytes(padded[number * _PAD_BYTES : (number + 1) * _PAD_BYTES])
+        parts.append(f"LPAD(HEX({here} ^ {covered}), {width}, '0')")
+    uncovered = f"UNHEX(LEFT(CONCAT({', '.join(parts)}), {2 * len(plain)}))"
+    session.run(f"SET {values.KEY} = CONVERT({uncovered} USING utf8mb4), {_PAD} = NULL")
+
+
 class Inserts:
     """Joins rows, one on each line, to statements of about a megabyte."""
 
-    def __init__(self, begin: bytes, sink: Callable[[bytes], None]) -> None:
+    def __init__(self, begin: bytes, sink: Callable[[bytes], None], place: str) -> None:
         self._begin = begin
         self._sink = sink
-        self._held = b""
+        self._place = place
+        self._held: list[bytes] = []
+        """The beginning of a row, whose end is still to come."""
         self._size = 0
         """Bytes of the statement that is open; 0 where none is."""
 
     def feed(self, data: bytes) -> None:
+        """Take a piece of the rows. Raise StepError where the server had no room for one."""
         cut = data.rfind(b"\n") + 1
         if not cut:
-            self._held += data
+            self._held.append(data)
             return
-        rows, self._held = self._held + data[:cut], data[cut:]
+        rows, self._held = b"".join((*self._held, data[:cut])), [data[cut:]]
+        if rows.startswith(_TOO_LONG) or b"\n" + _TOO_LONG + b"\n" in rows:
+            raise StepError(
+                f"{self._place}: a row is longer than the server can write it (max_allowed_packet)",
+                next_step="Raise max_allowed_packet in the configuration of the server, or replace the long values.",
+            )
         # A statement is left open for the comma before the next row, or for the end.
         before = (b",\n" if self._size < _STATEMENT_BYTES else b";\n") if self._size else b""
         if self._size >= _STATEMENT_BYTES:
