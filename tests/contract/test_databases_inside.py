@@ -380,9 +380,6 @@ def test_a_sanitized_dump_is_written_by_clients_inside(harness: Inside, tmp_path
         if isinstance(harness, PostgresqlHarness)
         else MariadbSanitizer("main", harness.name, harness.reached, Host())
     )
-    if isinstance(harness, MariadbHarness):
-        with mariadb.shared_enclosed() as server:
-            server.run("mysql", "SET GLOBAL local_infile = ON")
     schema = sanitizer.schema()
     found = rules.parse('[tables.entry.columns]\ntext = "hash"\n', "sanitize.toml", str)
     plan = decide(schema, found, sanitizer.contents(schema), sanitizer.quote).plan

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,7 +21,7 @@ from holdfast.drivers.databases.mariadb.driver import MARIADB
 from holdfast.drivers.databases.mariadb.mysql import MYSQL
 from holdfast.drivers.databases.mariadb.sanitizing import Inserts, MariadbSanitizer
 from holdfast.drivers.protocols.sanitizing import SanitizedDump
-from holdfast.errors import RefusedError
+from holdfast.errors import RefusedError, StepError
 from holdfast.model import Server
 from holdfast.sanitize import output, rules
 from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
@@ -105,9 +108,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[MariadbServer]:
 @pytest.fixture(scope="module")
 def name(server: MariadbServer) -> Iterator[str]:
     """One database for all tests of this module; what a test adds it takes away again."""
+    with database(server, HAZARDS) as made:
+        yield made
+
+
+@contextmanager
+def database(server: MariadbServer, sql: str) -> Iterator[str]:
     with server.own_database() as made:
         server.create_if_missing(made)
-        server.run(made, HAZARDS, user=USER)
+        server.run(made, sql, user=USER)
         yield made
 
 
@@ -297,6 +306,179 @@ def test_rows_that_are_left_out_take_those_along_that_refer_to_them(
             ).strip()
             == "0"
         )
+
+
+LIKE_AND_UNLIKE = r"""
+SET sql_mode = 'NO_BACKSLASH_ESCAPES,ALLOW_INVALID_DATES';
+CREATE TABLE member (email VARCHAR(100) PRIMARY KEY, town VARCHAR(20) CHARACTER SET latin1, since DATE NOT NULL,
+  until DATETIME NOT NULL, kept DATE NOT NULL, doc JSON, more JSON, `path` VARCHAR(50), `select` VARCHAR(9));
+CREATE TABLE visit (id INT PRIMARY KEY, email VARCHAR(100), FOREIGN KEY (email) REFERENCES member (email));
+CREATE TABLE hint (id INT PRIMARY KEY, email VARCHAR(100), FOREIGN KEY (id) REFERENCES visit (id),
+  FOREIGN KEY (email) REFERENCES member (email));
+INSERT INTO member VALUES
+  ('Ann@Raw.example', 'Köln', '0000-00-00', '9999-12-31', '2024-02-31',
+   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n"},"left":"raw"}',
+   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n","x":[1]},"left":[true]}', 'c:\new', 'a''\'),
+  ('bob@raw.example', NULL, '2024-05-06', '0000-00-00', '0000-00-00', '{"mail":17,"deep":"flat"}', '{"deep":{}}',
+   '\\server\', '😀'),
+  ('cyd@raw.example', '', '2024-12-31', '2024-05-06 07:08:09', '2024-05-06', '[]', '"word"', '', '');
+INSERT INTO visit VALUES (1, 'ANN@raw.EXAMPLE'), (2, 'BOB@raw.example'), (3, NULL), (4, 'cyd@raw.example');
+INSERT INTO hint SELECT * FROM visit;
+"""
+OF_THESE = """
+email_domain = "sane.test"
+unlisted_columns = "keep"
+[tables.member.columns]
+email = "email"
+town = { hash = 12 }
+since = { date = "year" }
+until = { date = { shift = 3 } }
+doc = { json = { "mail" = "email", "n" = "hash", "deep.er" = "hash" } }
+more = { json = { "mail" = "email", "n" = "hash", "deep.er" = "hash" }, other = "keep" }
+[tables.visit]
+[tables.hint]
+"""
+
+
+def test_what_only_a_collation_holds_equal_stays_joined(server: MariadbServer, tmp_path: Path) -> None:
+    with database(server, LIKE_AND_UNLIKE) as unlike, server.own_database() as other:
+        found = sanitizer(server, unlike)
+        plan = plan_of(found, OF_THESE)
+        dumped, _ = written(found, plan, tmp_path)
+        assert b"raw.example" not in dumped.lower()
+        server.run("mysql", "SET GLOBAL sql_mode = 'NO_BACKSLASH_ESCAPES,STRICT_TRANS_TABLES,ANSI_QUOTES'")
+        try:
+            load(server, other, dumped)
+        finally:
+            server.run("mysql", "SET GLOBAL sql_mode = DEFAULT")
+        for table in ("visit", "hint"):
+            sql = f"SELECT {table}.id FROM {table} JOIN member ON BINARY member.email = BINARY {table}.email ORDER BY 1"
+            assert server.run(other, sql, user=USER).split() == ["1", "2", "4"], "by their bytes, now"
+        sql = "SELECT HEX(path), HEX(`select`), kept, town IS NULL FROM member ORDER BY 1"
+        assert server.run(other, sql, user=USER) == server.run(unlike, sql, user=USER)
+        members = next(one for one in plan.tables if one.table.name == "member")
+        functions = {one.column.name: Values(plan, KEY).function(one.column, one.method) for one in members.changed}
+        before, after = (_texts(server, place, list(functions)) for place in (unlike, other))
+        by_email = {row[0]: row for row in after}
+        for row in before:
+            made = [None if text is None else functions[one](text) for one, text in zip(functions, row, strict=True)]
+            assert [_comparable(one) for one in by_email[str(made[0])]] == [_comparable(one) for one in made]
+
+
+def _texts(server: MariadbServer, place: str, names: list[str]) -> list[list[str | None]]:
+    texts = ", ".join(f"IFNULL(HEX(CONVERT({one} USING utf8mb4)), 'NULL')" for one in names)
+    lines = server.run(place, f"SELECT CONCAT_WS('|', {texts}) FROM member", user=USER).split()
+    return [[None if one == "NULL" else bytes.fromhex(one).decode() for one in line.split("|")] for line in lines]
+
+
+def _comparable(value: object) -> object:
+    """A value without what engines write otherwise: order and spaces of JSON, and what has no value in it."""
+    if value is None or str(value).startswith("0000-00-00"):
+        return None
+    try:
+        return _filled(json.loads(str(value)))
+    except ValueError:
+        return value
+
+
+def _filled(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {name: _filled(one) for name, one in value.items() if one is not None and one != {}}
+
+
+def test_a_name_that_json_has_twice_hides_no_value(server: MariadbServer, name: str) -> None:
+    documents = (
+        '{"email": "Raw 1", "email": "Raw 2"}',
+        r'{"email": "Raw 1", "\\u0065mail": "Raw 2"}',
+        r'{"\\u0065mail": "Raw 1", "\\u0065mail": "Raw 2"}',
+        '{"a": {"b": "Raw 1"}, "a": {"b": "Raw 2"}}',
+        '{"a": {}, "a": {"b": "Raw 2"}}',
+        '{"a": 1, "a": {"b": "Raw 2"}}',
+        '{"a": {"b": "Raw 1", "c": 2, "b": "Raw 2"}}',
+        r'{"\\u0061": {}, "\\u0061": {"b": "Raw 2"}}',
+        r'{"\\u0061": {"\\u0062": "Raw 1"}}',
+        '{"email": "Raw 1", "a": {"b": "Raw 2"}, "kept": "yes"}',
+    )
+    made = "CREATE TABLE twice (id INT AUTO_INCREMENT PRIMARY KEY, doc JSON); INSERT INTO twice (doc) VALUES "
+    rules_of = '[tables.twice.columns]\ndoc = { json = { email = "hash", "a.b" = "hash" }, other = "keep" }\n'
+    with added(server, name, made + ", ".join(f"('{one}')" for one in documents), "DROP TABLE twice"):
+        found = sanitizer(server, name)
+        shown = found.preview(plan_of(found, RULES + rules_of), "twice", 100, KEY)
+    assert len(shown) == len(documents) and all("Raw" not in str(doc) for _, doc in shown)
+    assert json.loads(str(shown[-1][1]))["kept"] == "yes"
+
+
+def test_a_row_that_the_server_cannot_write_ends_the_dump(server: MariadbServer, name: str, tmp_path: Path) -> None:
+    packet = int(server.run("mysql", "SELECT @@max_allowed_packet"))
+    made = "CREATE TABLE heavy (id INT PRIMARY KEY, a LONGBLOB, b LONGBLOB); INSERT INTO heavy VALUES (1, 'x', NULL)"
+    fill = f"INSERT INTO heavy VALUES (2, REPEAT('x', {packet // 2 - 1000}), 'y'); UPDATE heavy SET b = a WHERE id = 2"
+    keep = '[tables.heavy.columns]\na = { keep = "short" }\nb = { keep = "short" }\n'
+    with added(server, name, f"{made}; {fill}", "DROP TABLE heavy"):
+        found = sanitizer(server, name)
+        with pytest.raises(StepError, match="heavy: a row is longer than the server can write"):
+            found.write(plan_of(found, RULES + keep), KEY, tmp_path, "gz", lambda _: None, 1)
+        found.write(plan_of(found, RULES + '[tables.heavy.columns]\na = "file"\nb = "null"\n'), KEY, *into(tmp_path))
+
+
+BEGINNING = "CREATE TABLE t (a VARCHAR(99), UNIQUE (a(8)))", r"t\.a: the first 8 characters are unique .* 3 digits"
+ONLY_MARIADB = (
+    ("CREATE SEQUENCE t_sequence", "t_sequence: sequence tables cannot be sanitized yet"),
+    ("CREATE TABLE t (a VARCHAR(99)) WITH SYSTEM VERSIONING", "t: system versioned tables cannot be sanitized yet"),
+)
+
+
+def test_what_cannot_be_sanitized_is_named(server: MariadbServer) -> None:
+    for made, problem in (BEGINNING, *(() if isinstance(server, MysqlServer) else ONLY_MARIADB)):
+        with database(server, made) as other:
+            found = sanitizer(server, other)
+            plan = decided(found, '[columns]\n"*" = "email"\n').plan
+            assert [one for one in found.problems(plan) if re.match(problem, one)], found.problems(plan)
+
+
+def test_an_index_over_the_values_or_over_an_expression_needs_those_that_stay_apart(server: MariadbServer) -> None:
+    unique = "UNIQUE ((LOWER(`a``b`)))" if isinstance(server, MysqlServer) else "UNIQUE (`a``b`)"
+    with database(server, f"CREATE TABLE t (`a``b` VARCHAR(99), {unique})") as other:
+        (column,) = sanitizer(server, other).schema().tables[0].columns
+        assert (column.name, column.unique, column.in_key) == ("a`b", True, False)
+
+
+def test_long_words_do_not_end_the_counting(server: MariadbServer, name: str) -> None:
+    made = "CREATE TABLE words (a LONGTEXT); INSERT INTO words VALUES (REPEAT('a', 300000)), ('x@y.example')"
+    with added(server, name, made, "DROP TABLE words"):
+        found = sanitizer(server, name)
+        assert found.contents(found.schema())["words.a"].matching["email"] == 1
+
+
+def test_the_key_is_in_no_file_of_a_server_that_logs_everything(server: MariadbServer, tmp_path: Path) -> None:
+    logs = {"log-bin": "binary", "server-id": "1", "binlog-format": "STATEMENT", "performance-schema": "ON"}
+    logs |= {"general-log": "ON", "slow-query-log": "ON", "long-query-time": "0", "log-output": "FILE,TABLE"}
+    logging = type(server)(**logs)
+    try:
+        logging.create_if_missing("app")
+        logging.run("app", "CREATE TABLE t (a VARCHAR(99)); INSERT INTO t VALUES ('Raw value')")
+        logging.run("mysql", "UPDATE performance_schema.setup_consumers SET enabled = 'YES'")
+        found = sanitizer(logging, "app")
+        plan = plan_of(found, '[tables.t.columns]\na = "hash"\n')
+        for key in (KEY, "k" * 33):
+            dump = found.write(plan, key, *into(tmp_path))
+            text = b"".join(gzip.decompress(part.read_bytes()) for part in dump.parts)
+            assert hashlib.sha256(f"{key}:hash:Raw value".encode()).hexdigest()[:20].encode() in text
+        views = logging.run("performance_schema", "SHOW TABLES").split()
+        seen = [logging.run("performance_schema", "".join(f"SELECT * FROM {one};" for one in views))]
+        seen.append(logging.run("mysql", "FLUSH LOGS; SELECT argument FROM general_log"))
+        assert "@holdfast_key = CONVERT" in seen[-1]
+        assert KEY not in "".join(seen) and "k" * 33 not in "".join(seen)
+        for path in (logging.folder / "data").rglob("*"):
+            if path.is_file():
+                content = path.read_bytes()
+                assert KEY.encode() not in content and b"k" * 33 not in content, path
+    finally:
+        logging.remove()
+
+
+def into(folder: Path) -> tuple[Path, Literal["gz"], Callable[[int], None], int]:
+    return folder, "gz", lambda _: None, 1
 
 
 @pytest.mark.parametrize("size", [1, 7, 100])
