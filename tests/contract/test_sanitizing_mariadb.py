@@ -334,7 +334,7 @@ town = { hash = 12 }
 since = { date = "year" }
 until = { date = { shift = 3 } }
 doc = { json = { "mail" = "email", "n" = "hash", "deep.er" = "hash" } }
-more = { json = { "mail" = "email", "n" = "hash", "deep.er" = "hash" }, other = "keep" }
+more = { json = { "mail" = "email", "n" = "hash", "deep.er" = "text" }, other = "keep" }
 [tables.visit]
 [tables.hint]
 """

@@ -37,11 +37,19 @@ from holdfast.sanitize.values import INSIDE, PHONE_DIGEST_DIGITS, PHONE_DIGITS, 
 KEY = "@holdfast_key"
 _BARE: frozenset[Kind] = frozenset({"integer", "number"})
 _NET_TEN = 10 << 24
+_PLAIN = (Email, Hash, Ip, Phone, Pick, Text, Uuid)
+"""Their values have no quotes, backslashes or line breaks."""
+_FILLER = dictionaries.FILLER * 14
 
 
 def selection(plan: DatabasePlan, table: TablePlan, *, limit: int | None = None) -> str:
     """Return the SELECT that makes the rows of a table, each as one text with the values of an INSERT."""
-    texts = [_text(one.column, value(plan, table, one)) for one in table.columns]
+    texts = [
+        _bare(value(plan, table, one))
+        if isinstance(one.method, _PLAIN) and not table.exempt
+        else _text(one.column, value(plan, table, one))
+        for one in table.columns
+    ]
     return _from(table, f"CONCAT('(', {', '.join(_joined(texts))}, ')')", limit)
 
 
@@ -74,6 +82,10 @@ def _joined(texts: Sequence[str]) -> list[str]:
     return found
 
 
+def _bare(found: str) -> str:
+    return f"IFNULL(CONCAT('''', {found}, ''''), 'NULL')"
+
+
 def _text(column: Column, found: str) -> str:
     """Return the text of a value as an INSERT has it, without a line break in it."""
     if column.kind in _BARE and not column.array:
@@ -86,6 +98,8 @@ def _text(column: Column, found: str) -> str:
     quoted = f"QUOTE(CONVERT({found} USING utf8mb4))"
     if column.kind not in ("text", "json", "enum"):
         return quoted
+    # Under a binary collation, a replacement takes a third of the time.
+    quoted += " COLLATE utf8mb4_bin"
     return f"REPLACE(REPLACE({quoted}, CHAR(10), '\\\\n'), CHAR(13), '\\\\r')"
 
 
@@ -139,7 +153,7 @@ def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> 
         return _number(column, method, name)
     if isinstance(method, Json):
         return _json(plan, column, method, name)
-    return of_text(plan, column, method, f"CONVERT({name} USING utf8mb4)")
+    return of_text(plan, column, method, name if isinstance(method, Text) else f"CONVERT({name} USING utf8mb4)")
 
 
 def _constant(constant: str | float) -> str:
@@ -166,9 +180,10 @@ def of_text(plan: DatabasePlan, column: Column, method: AnyMethod, text: str) ->
     if isinstance(method, Set):
         return literal(str(method.value))
     if isinstance(method, Text):
-        filler = literal(dictionaries.FILLER)
-        length = f"CHAR_LENGTH({text})"
-        return f"LEFT(REPEAT({filler}, {length} DIV {len(dictionaries.FILLER)} + 1), {length})"
+        # Repeating is slow, and so is a character set whose characters have several bytes.
+        filler, length = f"_latin1{literal(_FILLER)}", f"CHAR_LENGTH({text})"
+        more = f"LEFT(REPEAT({filler}, {length} DIV {len(_FILLER)} + 1), {length})"
+        return f"IF({length} <= {len(_FILLER)}, LEFT({filler}, {length}), {more})"
     if isinstance(method, Mask):
         length, shown = f"CHAR_LENGTH({text})", method.left + method.right
         hidden = f"REPEAT('*', {length} - {shown})"
@@ -212,8 +227,10 @@ def _phone(mask: str, found: str) -> str:
     count = mask.count("#")
     number = f"CAST(CONV(LEFT({found}, {PHONE_DIGEST_DIGITS}), 16, 10) AS UNSIGNED)"
     made = f"LPAD({number} % {10 ** min(count, PHONE_DIGITS)}, {count}, '0')"
-    position = 1
     parts = mask_parts(mask)
+    if sum(isinstance(part, int) for part in parts) == 1:
+        return f"CONCAT({', '.join(made if isinstance(part, int) else literal(part) for part in parts)})"
+    position = 1
     for part in parts[:-1]:
         if isinstance(part, str):
             made = f"INSERT({made}, {position}, 0, {literal(part)})"
