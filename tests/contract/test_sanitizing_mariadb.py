@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import random
 import re
 import secrets
 import subprocess
@@ -221,6 +222,34 @@ def test_the_server_makes_the_same_values_as_python(server: MariadbServer, name:
             assert row[places[column]] == functions[column](source), (column, source)
             checked += 1
     assert checked == 300 * len(names)
+
+
+SIGNS = "aZ09 \t\n\r\0\x1a'\"`\\\\%_äßЖ漢\u0301😀\u200d\u00a0"
+METHODS = ("hash", "email", "name", "street", "text", "phone", "uuid", "ip", "{ mask = { left = 2, right = 1 } }")
+METHODS += ('{ phone = "+49 (0) ### ## -" }', '{ choice = ["it\'s", "a\\\\b", "c"] }', "keep")
+
+
+def test_any_text_becomes_what_python_makes_of_it(server: MariadbServer, tmp_path: Path) -> None:
+    chance = random.Random(7)
+    raw = ["", "x" * 1036, "ä" * 1037, *("".join(chance.choices(SIGNS, k=chance.randrange(60))) for _ in range(120))]
+    columns = [f"c{number}" for number in range(len(METHODS))]
+    given = ", ".join(f"({number}, CONVERT(x'{one.encode().hex()}' USING utf8mb4))" for number, one in enumerate(raw))
+    made = f"CREATE TABLE t (id INT PRIMARY KEY, {', '.join(f'{one} TEXT' for one in columns)})"
+    made += f"; INSERT INTO t (id, c0) VALUES {given}; UPDATE t SET {', '.join(f'{one} = c0' for one in columns[1:])}"
+    text = "\n".join(
+        f"{column} = {method if method[0] == '{' else repr(method)}"
+        for column, method in zip(columns, METHODS, strict=True)
+    )
+    with database(server, made) as place, server.own_database() as other:
+        found = sanitizer(server, place)
+        plan = plan_of(found, f"[tables.t.columns]\n{text}\n".replace("'keep'", '{ keep = "as it is" }'))
+        dumped, _ = written(found, plan, tmp_path)
+        load(server, other, dumped)
+        functions = [Values(plan, KEY).function(one.column, one.method) for one in plan.tables[0].columns[1:]]
+        shown = server.run(other, f"SELECT {', '.join(f'HEX({one})' for one in columns)} FROM t ORDER BY id", user=USER)
+        for source, line in zip(raw, shown.split("\n"), strict=True):
+            loaded = [bytes.fromhex(one).decode() for one in line.split("\t")]
+            assert loaded == [function(source) for function in functions], ascii(source)
 
 
 _DUMPS = """

@@ -88,19 +88,14 @@ class Clients:
         self.dialect = dialect
         self.container = Container.of(server)
 
-    def started(self, program: str, *arguments: str, variables: Sequence[str] = ()) -> list[str]:
-        """Return the argv of a program on this machine or inside the container, which gets these variables too."""
+    def started(self, program: str, *arguments: str) -> list[str]:
+        """Return the argv of a client program on this machine or inside the container."""
         if self.container is None:
             return [program, *arguments]
-        password = ["MYSQL_PWD"] if self.server.password else []
-        return self.container.argv([program, *arguments], [*password, *variables])
+        return self.container.argv([program, *arguments], ["MYSQL_PWD"] if self.server.password else [])
 
     def argv(self, program: str, *arguments: str) -> list[str]:
-        """Return the argv with the server's address and the user."""
-        return self.started(program, *self.options(*arguments))
-
-    def options(self, *arguments: str) -> list[str]:
-        """Return arguments with the server's address and the user before them.
+        """Return the argv with the server's address and the user.
 
         Option files are not read, because they could contradict it.
         """
@@ -113,7 +108,7 @@ class Clients:
             found += [f"--port={server.port}"] if server.port else []
         if server.user:
             found.append(f"--user={server.user}")
-        return [*found, *arguments]
+        return self.started(program, *found, *arguments)
 
     def environment(self) -> dict[str, str]:
         """Return the variable with the password, which reaches a client only this way and never in its argv."""
