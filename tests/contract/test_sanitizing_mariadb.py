@@ -340,17 +340,18 @@ def test_rows_that_are_left_out_take_those_along_that_refer_to_them(
 LIKE_AND_UNLIKE = r"""
 SET sql_mode = 'NO_BACKSLASH_ESCAPES,ALLOW_INVALID_DATES';
 CREATE TABLE member (email VARCHAR(100) PRIMARY KEY, town VARCHAR(20) CHARACTER SET latin1, since DATE NOT NULL,
-  until DATETIME NOT NULL, kept DATE NOT NULL, doc JSON, more JSON, `path` VARCHAR(50), `select` VARCHAR(9));
+  until DATETIME NOT NULL, kept DATE NOT NULL, doc JSON, more JSON, `path` VARCHAR(50), `select` VARCHAR(9),
+  nick VARCHAR(20) CHARACTER SET latin1);
 CREATE TABLE visit (id INT PRIMARY KEY, email VARCHAR(100), FOREIGN KEY (email) REFERENCES member (email));
 CREATE TABLE hint (id INT PRIMARY KEY, email VARCHAR(100), FOREIGN KEY (id) REFERENCES visit (id),
   FOREIGN KEY (email) REFERENCES member (email));
 INSERT INTO member VALUES
   ('Ann@Raw.example', 'Köln', '0000-00-00', '9999-12-31', '2024-02-31',
    '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n"},"left":"raw"}',
-   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n","x":[1]},"left":[true]}', 'c:\new', 'a''\'),
+   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n","x":[1]},"left":[true]}', 'c:\new', 'a''\', 'Ännchen'),
   ('bob@raw.example', NULL, '2024-05-06', '0000-00-00', '0000-00-00', '{"mail":17,"deep":"flat"}', '{"deep":{}}',
-   '\\server\', '😀'),
-  ('cyd@raw.example', '', '2024-12-31', '2024-05-06 07:08:09', '2024-05-06', '[]', '"word"', '', '');
+   '\\server\', '😀', ''),
+  ('cyd@raw.example', '', '2024-12-31', '2024-05-06 07:08:09', '2024-05-06', '[]', '"word"', '', '', NULL);
 INSERT INTO visit VALUES (1, 'ANN@raw.EXAMPLE'), (2, 'BOB@raw.example'), (3, NULL), (4, 'cyd@raw.example');
 INSERT INTO hint SELECT * FROM visit;
 """
@@ -360,6 +361,7 @@ unlisted_columns = "keep"
 [tables.member.columns]
 email = "email"
 town = { hash = 12 }
+nick = "text"
 since = { date = "year" }
 until = { date = { shift = 3 } }
 doc = { json = { "mail" = "email", "n" = "hash", "deep.er" = "hash" } }

@@ -182,6 +182,8 @@ def of_text(plan: DatabasePlan, column: Column, method: AnyMethod, text: str) ->
     if isinstance(method, Text):
         # Repeating is slow, and so is a character set whose characters have several bytes.
         filler, length = f"_latin1{literal(_FILLER)}", f"CHAR_LENGTH({text})"
+        if column.length is not None and column.length <= len(_FILLER):
+            return f"LEFT({filler}, {length})"
         more = f"LEFT(REPEAT({filler}, {length} DIV {len(_FILLER)} + 1), {length})"
         return f"IF({length} <= {len(_FILLER)}, LEFT({filler}, {length}), {more})"
     if isinstance(method, Mask):
