@@ -19,6 +19,7 @@ from holdfast.errors import DamagedError, OperationFailedError, UsageError
 if TYPE_CHECKING:
     from holdfast.application.application import App
 
+
 @group()
 def backup() -> None:
     """Create, list, compare, verify, restore, export, prune and pin backups, and find files in them."""
