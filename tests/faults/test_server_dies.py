@@ -72,11 +72,12 @@ def wait_for_what_watches_it(site: Site) -> None:
 
 
 def build_again(site: Site) -> None:
-    """Run the command that `status` names, where an index could not be brought to the state of its database."""
+    """Run `index rebuild` where an index is out of date, or what was next to it could not be removed yet."""
     app = site.open()
     try:
-        if stale := stale_indices.stale(app.loaded):
-            app.run(index.plan(app, [*stale]))
+        behind = [name for name, one in app.context.indices.items() if one.tokens()]
+        if wanted := {*stale_indices.stale(app.loaded), *behind}:
+            app.run(index.plan(app, [*wanted]))
     finally:
         app.close()
 
