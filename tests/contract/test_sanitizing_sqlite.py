@@ -9,11 +9,13 @@ import secrets
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from holdfast.drivers.databases.sqlite.sanitized_copy import Answer, Order, SanitizingJob
 from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
 from holdfast.drivers.protocols.sanitizing import SanitizedDump
 from holdfast.errors import RefusedError, StepError
@@ -133,7 +135,7 @@ def test_every_hazard_is_in_the_new_file_and_joins_stay(path: Path, quick_folder
     found = sanitizer(path)
     new, dump = written(found, plan_of(found), quick_folder / "out")
     assert hashlib.sha256(path.read_bytes()).hexdigest() == before
-    assert dump.rows == {"users": 301, "orders": 299, "keyed": 1, "chicken": 1, "egg": 1}
+    assert dump.rows == {"users": 301, "orders": 299, "keyed": 1, "chicken": 1, "egg": 1, "own_search": 0}
     content = new.read_bytes()
     assert re.findall(rb"Raw|Company|First\d|Pbkdf2|Town", content) == []
     for sql in (
@@ -175,6 +177,7 @@ def test_a_database_with_an_open_writer_is_read_at_one_instant(path: Path, quick
 _DUMPS = """
 import sys
 from pathlib import Path
+from holdfast.drivers.databases.sqlite.sanitized_copy import Answer, Order, SanitizingJob
 from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
 from holdfast.sanitize import rules
 from holdfast.sanitize.deciding import decide
@@ -258,3 +261,181 @@ def test_the_newest_rows_alone_take_those_along_that_refer_to_them(path: Path, q
     new, dump = written(found, plan_of(found, text), quick_folder / "out")
     assert dump.rows["users"] == 50 and dump.rows["orders"] == 48
     assert ask(new, "SELECT count(*) FROM pragma_foreign_key_check") == 0
+
+
+class Here(SqliteSanitizer):
+    """Does the work in this process, which costs less."""
+
+    def _ask(self, order: Order, meanwhile: Callable[[int], None] | None = None) -> Answer:
+        return SanitizingJob(self._path).handle(order)
+
+
+def make(path: Path, script: str, *rows: tuple[str, tuple[object, ...]]) -> SqliteSanitizer:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(script)
+        for sql, values in rows:
+            connection.execute(sql, values)
+    return Here("main", path, Host())
+
+
+def test_this_process_never_opens_the_database(path: Path, quick_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("pages with raw values would come into this process")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite3, "connect", refused)
+        found = sanitizer(path)
+        plan = plan_of(found)
+        found.preview(plan, "users", 3, KEY)
+        found.queries(plan)
+        written(found, plan, quick_folder / "out")
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_wal_that_a_writer_left_is_read_and_stays(quick_folder: Path, killed: bool) -> None:
+    source = quick_folder / "app.sqlite3"
+    kept = quick_folder / "kept"
+    with closing(sqlite3.connect(source, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode=WAL")
+        writer.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+        writer.execute("INSERT INTO t VALUES (7)")
+        kept.mkdir()
+        for name in ("app.sqlite3", "app.sqlite3-wal"):
+            (kept / name).write_bytes((quick_folder / name).read_bytes())
+    place = kept if killed else quick_folder
+    before = {one.name: one.read_bytes() for one in place.glob("app*")}
+    assert ("app.sqlite3-wal" in before) is killed
+    found = Here("main", place / "app.sqlite3", Host())
+    new, _ = written(found, plan_of(found, "[tables.t]"), quick_folder / "out")
+    assert ask(new, "SELECT id FROM t") == 7
+    after = {one.name: one.read_bytes() for one in place.glob("app*") if not one.name.endswith("-shm")}
+    assert after == before
+
+
+def test_a_declared_type_hides_nothing(quick_folder: Path) -> None:
+    found = make(
+        quick_folder / "app.sqlite3",
+        "CREATE TABLE t (a STRING, b INTEGER, c DATE, contact STRING, d DATETIME, e VARBINARY(9), f BOOLEAN);",
+        ("INSERT INTO t VALUES ('x', 1, '2020-02-03', 'y', '2020-02-03 04:05', x'00', 1)", ()),
+        ("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?)", ("z", *["bob@company.example"] * 6)),
+    )
+    assert sorted(decided(found, "[tables.t]").problems) == [
+        "t.b: no rule, and 1 of 1 values look like email may mean personal data",
+        "t.c: no rule, and 1 of 1 values look like email may mean personal data",
+        "t.contact: no rule, and 1 of 2 values look like email may mean personal data",
+        "t.d: no rule, and 1 of 1 values look like email may mean personal data",
+        "t.e: no rule, and its type, varbinary(9) may mean personal data",
+        "t.f: no rule, and 1 of 1 values look like email may mean personal data",
+    ]
+    text = """
+    [tables.t.columns]
+    contact = "email"
+    b = { number = { bucket = 10 } }
+    c = { date = { shift = 3 } }
+    d = { date = "year" }
+    e = "file"
+    f = "null"
+    """
+    new, _ = written(found, plan_of(found, text), quick_folder / "out")
+    assert b"company" not in new.read_bytes()
+    assert ask(new, "SELECT group_concat(ifnull(d, '-')) FROM t") == "2020-01-01 00:00,-"
+
+
+def test_text_behind_a_date_is_no_time(quick_folder: Path) -> None:
+    script = "CREATE TABLE t (born DATE); INSERT INTO t VALUES ('2020-02-03 of Bob'), ('2020-02-03T04:05:06.7+02:00');"
+    found = make(quick_folder / "app.sqlite3", script)
+    new, _ = written(found, plan_of(found, '[tables.t.columns]\nborn = { date = "month" }'), quick_folder / "out")
+    assert ask(new, "SELECT group_concat(ifnull(born, '-')) FROM t") == "-,2020-02-01T00:00:00.0"
+
+
+def test_names_of_a_reference_may_be_in_other_letters(quick_folder: Path) -> None:
+    found = make(
+        quick_folder / "app.sqlite3",
+        "CREATE TABLE Users (Email TEXT PRIMARY KEY, kind TEXT);"
+        "CREATE TABLE orders (Buyer TEXT NOT NULL, FOREIGN KEY (BUYER) REFERENCES USERS (EMAIL));"
+        "INSERT INTO Users VALUES ('a@x.example', 'old'), ('b@x.example', 'new');"
+        "INSERT INTO orders VALUES ('a@x.example'), ('b@x.example'), ('b@x.example');",
+    )
+    text = "[tables.Users]\nwhere = \"kind = 'new'\"\ncolumns = { Email = 'email' }\n[tables.orders]"
+    new, dump = written(found, plan_of(found, text), quick_folder / "out")
+    assert dump.rows == {"Users": 1, "orders": 2}
+    assert ask(new, "SELECT count(*) FROM orders JOIN Users ON Buyer = Email") == 2
+
+
+def test_unusual_tables_are_whole(quick_folder: Path) -> None:
+    script = """
+    PRAGMA page_size = 8192; PRAGMA encoding = 'UTF-16le';
+    CREATE VIRTUAL TABLE search USING fts5(words);
+    CREATE TABLE search_history (rowid TEXT, n INT); -- is not part of `search`
+    CREATE TABLE strict (id INTEGER PRIMARY KEY, a ANY, b INT, c TEXT) STRICT;
+    CREATE TABLE plain (a); CREATE TABLE late (a REFERENCES plain);
+    CREATE INDEX by_part ON plain (a) WHERE a > 3;
+    INSERT INTO search_history (_rowid_, rowid, n) VALUES (77, 'Raw', 1);
+    INSERT INTO strict VALUES (-5, 1.5, 2, 'RawText');
+    INSERT INTO plain (rowid, a) VALUES (9007199254740993, 5), (-3, NULL);
+    ANALYZE;
+    """
+    rules_of = """
+    [tables.search_history.columns]
+    rowid = "hash"
+    [tables.strict.columns]
+    a = { set = 1 }
+    c = "mask"
+    [tables.plain.columns]
+    a = { keep = "numbers" }
+    [tables.late.columns]
+    a = "null"
+    """
+    source = quick_folder / "app.sqlite3"
+    found = make(source, script)
+    new, dump = written(found, plan_of(found, rules_of), quick_folder / "out")
+    assert dump.rows == {"late": 0, "plain": 2, "search": 0, "search_history": 1, "strict": 1}
+    for sql in ("SELECT sum(rowid) FROM plain", "SELECT _rowid_ FROM search_history", "SELECT id FROM strict"):
+        assert ask(new, sql) == ask(source, sql), sql
+    for pragma in ("page_size", "encoding"):
+        assert ask(new, f"PRAGMA {pragma}") == ask(source, f"PRAGMA {pragma}")
+    assert ask(new, "SELECT c FROM strict") == "*******"
+    assert ask(new, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'sqlite_stat%'") == 0
+    assert "Raw".encode("utf-16le") not in new.read_bytes()
+
+
+def test_an_unknown_module_is_refused(quick_folder: Path) -> None:
+    found = make(quick_folder / "app.sqlite3", "CREATE VIRTUAL TABLE boxes USING rtree(id, a, b);")
+    assert found.problems(decided(found, 'unlisted_tables = "empty"').plan) == [
+        "boxes: Holdfast does not know the module rtree of this virtual table"
+    ]
+
+
+def test_bytes_of_images_are_no_addresses_and_broken_text_ends_nothing(quick_folder: Path) -> None:
+    image = b"\xff\xd8 bob@company.example "
+    found = make(
+        quick_folder / "app.sqlite3",
+        "CREATE TABLE t (a BLOB, b TEXT); INSERT INTO t (b) VALUES (CAST(x'61ff62' AS TEXT));",
+        ("INSERT INTO t (a) VALUES (?)", (image,)),
+    )
+    text = '[tables.t.columns]\na = { keep = "images" }\nb = { keep = "codes" }'
+    written(found, plan_of(found, text), quick_folder / "out")
+    with pytest.raises(StepError, match="t: a rule met a value that it cannot read"):
+        written(found, plan_of(found, text.replace('b = { keep = "codes" }', 'b = "hash"')), quick_folder / "out1")
+    make(quick_folder / "app.sqlite3", "", ("INSERT INTO t (a) VALUES (?)", (b"bob@company.example",)))
+    with pytest.raises(RefusedError, match="the output of t has an e-mail address of another domain"):
+        written(found, plan_of(found, text), quick_folder / "out2")
+
+
+def test_exempt_rows_expressions_and_references_to_rows_that_are_left_out(quick_folder: Path) -> None:
+    found = make(
+        quick_folder / "app.sqlite3",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, boss INT REFERENCES t, name TEXT, code TEXT);"
+        "INSERT INTO t VALUES (1, NULL, 'Bob', 'abc'), (2, 1, 'Staff', 'def'), (3, 2, 'Eve', 'ghi');",
+    )
+    text = """
+    [tables.t]
+    where = "id > 1"
+    exempt = "name = 'Staff'"
+    [tables.t.columns]
+    name = "mask"
+    code = { sql = "upper(code) || id" }
+    """
+    new, _ = written(found, plan_of(found, text), quick_folder / "out")
+    with closing(sqlite3.connect(new)) as connection:
+        assert connection.execute("SELECT * FROM t").fetchall() == [(2, None, "Staff", "def"), (3, 2, "***", "GHI3")]

@@ -14,7 +14,7 @@ from holdfast.sanitize.schema import Column, Kind
 
 # Words of a name, in the order in which they are looked for, with the method that is proposed.
 _NAMES: tuple[tuple[str, str], ...] = (
-    (r"e_?mail|mail_?addr", "email"),
+    (r"e_?mails?|mails?(_?addr(ess)?)?", "email"),
     (r"pass(word|wd|phrase)?|pwd|secret|token|api_?key|private_?key|salt|credential|otp|session|cookie|csrf", "hash"),
     (r"phone|mobile|fax|tel|telephone|cell", "phone"),
     (r"first_?name|given_?name|fore_?name", "first_name"),
@@ -64,8 +64,8 @@ class Content(msgspec.Struct, frozen=True):
 
 CONTENT_PATTERNS: Mapping[str, str] = {
     "email": "[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+[.][A-Za-z]",
-    "phone": "^[+(]?[0-9][0-9 ()./-]{7,18}$",
     "ip": "^[0-9]{1,3}([.][0-9]{1,3}){3}$",
+    "phone": "^([+(][0-9][0-9 ()./-]{6,18}|[0-9]{2,3}[ ./-][0-9 ./-]{5,15}|[0-9]{4,6}[ /][0-9 ./-]{4,15})$",
     "secret": "^([$]2[aby][$]|[$]argon2|pbkdf2_|eyJ[A-Za-z0-9_-]+[.]|-----BEGIN )",
     "iban": "^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$",
     "url": "://[^/@ ]+:[^/@ ]+@",
@@ -97,13 +97,13 @@ def finding(column: Column, content: Content | None) -> Finding | None:
         return Finding(f"its type, {column.type}", _for_kind(column.kind))
     if (named := by_name(column)) is not None:
         return named
-    if column.kind != "text":
-        return None
-    if content is None or content.sampled == 0:
+    if column.kind == "text" and (content is None or content.sampled == 0):
         return Finding("no value to look at", "text")
-    for what, count in content.matching.items():
-        if count:
-            return Finding(f"{count} of {content.sampled} values look like {what}", _METHODS[what])
+    if content is not None:
+        for what, count in content.matching.items():
+            if count:
+                method = _METHODS[what] if column.kind == "text" else "null"
+                return Finding(f"{count} of {content.sampled} values look like {what}", method)
     return None
 
 

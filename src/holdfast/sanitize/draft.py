@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from holdfast.sanitize import methods
 from holdfast.sanitize.deciding import Decided
+from holdfast.sanitize.detector import Finding
 from holdfast.sanitize.methods import AnyMethod
 from holdfast.sanitize.schema import Column, Schema
 
@@ -52,21 +54,21 @@ def draft(found: Mapping[str, Decided], extends: Sequence[str]) -> str:
                 continue
             if proposals:
                 text.append(f"[tables.{key}.columns]\n")
-            text += [_line(table.column(column), method) for column, method in proposals.items()]
+            text += [_line(table.column(column), finding) for column, finding in proposals.items()]
     return "".join(text)
 
 
-def _line(column: Column | None, method: str) -> str:
+def _line(column: Column | None, finding: Finding) -> str:
     assert column is not None
     name = column.name if column.name.replace("_", "").isalnum() and column.name.isascii() else json.dumps(column.name)
-    return f"{name} = {_rule(column, method)}\n"
+    return f"{f'{name} = {_rule(column, finding.method)}':34} # {finding.why}\n"
 
 
 def _rule(column: Column, method: str) -> str:
     """Return a rule that fits the column: the proposal, or else the next weaker one."""
     for candidate in (method, "hash", "uuid", "null"):
         found = _EXAMPLES.get(candidate)
-        if found is None or found.misfit(column) or (column.unique and not found.keeps_apart):
+        if found is None or found.misfit(column) or ((column.unique or column.in_key) and not found.keeps_apart):
             continue
         return _WORDS.get(candidate, json.dumps(candidate))
     if column.kind == "json":
@@ -77,6 +79,12 @@ def _rule(column: Column, method: str) -> str:
 
 
 def fitting_presets(schemas: Sequence[Schema], known: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the presets of which every table exists in one of the databases."""
-    names = {table.name for schema in schemas for table in schema.tables}
-    return [preset for preset, tables in sorted(known.items()) if tables and set(tables) <= names]
+    """Return the presets of whose tables at least half exist in the databases."""
+    names = [table.name for schema in schemas for table in schema.tables]
+    return [
+        preset for preset, tables in sorted(known.items()) if tables and 2 * _existing(tables, names) >= len(tables)
+    ]
+
+
+def _existing(tables: Sequence[str], names: Sequence[str]) -> int:
+    return sum(1 for pattern in tables if any(fnmatchcase(name, pattern) for name in names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal, TypeAlias
 
 import msgspec
@@ -15,6 +16,9 @@ _IP_LENGTH = 15
 _WORDS: frozenset[Kind] = frozenset({"text"})
 _NUMBERS: frozenset[Kind] = frozenset({"integer", "number"})
 _DATES: frozenset[Kind] = frozenset({"date", "timestamp"})
+
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 
 
 class Method(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,6 +68,8 @@ class Set(Method, frozen=True):
     value: str | int | float | bool
 
     def misfit(self, column: Column) -> str:
+        if isinstance(self.value, str) and column.kind in _NUMBERS and not _NUMBER.fullmatch(self.value):
+            return f"set: {self.value!r} is no number, as {column.type} needs"
         if isinstance(self.value, str) and column.kind == "text" and column.length is not None:
             return "" if len(self.value) <= column.length else f"set: the value is longer than {column.type}"
         return ""
@@ -197,6 +203,8 @@ class Choice(Method, frozen=True):
             return "choice needs at least one value"
         if column.kind == "enum" and (wrong := [value for value in self.values if value not in column.labels]):
             return f"choice: {column.type} has no value {wrong[0]!r}"
+        if column.kind == "integer" and (wrong := [value for value in self.values if not _NUMBER.fullmatch(value)]):
+            return f"choice: {wrong[0]!r} is no number, as {column.type} needs"
         if column.length is not None and (longest := max(self.values, key=len)) and len(longest) > column.length:
             return f"choice: {longest!r} is longer than {column.type}"
         return _only(column, frozenset({"text", "enum", "integer"}), self.name)

@@ -69,21 +69,21 @@ class _Selection:
         for reference in table.references:
             if not self._limited(reference.parent, set()):
                 continue
-            kept = self._found(table, self._place(table), reference, (table.name,))
+            gone = reference.parent in self._empty or self._circular(table, reference)
             optional = [name for name in reference.columns if self._nullable(table, name)]
-            if reference.parent == table.name or kept is None or reference.parent in self._empty:
+            if reference.parent == table.name or gone:
                 if not optional:
                     self._problems.append(
                         f"{table.name}: refers to rows of {reference.parent} that are left out, by"
                         f" {', '.join(reference.columns)}, which cannot be NULL; leave out rows of {table.name} too"
                         + (" or set `cascade = true`" if reference.parent in self._empty else "")
                     )
-                elif reference.parent in self._empty or kept is None:
-                    cleared |= dict.fromkeys(optional, "FALSE")
                 else:
-                    cleared |= dict.fromkeys(optional, kept)
+                    kept = "FALSE" if gone else self._found(table, self._place(table), reference)
+                    for name in optional:
+                        cleared[name] = f"({cleared[name]}) AND ({kept})" if name in cleared else kept
             else:
-                conditions.append(kept)
+                conditions.append(self._found(table, self._place(table), reference))
         return Selected(condition=" AND ".join(f"({one})" for one in conditions), cleared=cleared)
 
     def _nullable(self, table: Table, name: str) -> bool:
@@ -98,7 +98,7 @@ class _Selection:
         found = [rules.where] if rules.where else []
         if rules.last:
             by, source = self._quote(rules.by), self._full(table)
-            newest = f"SELECT {by} FROM {source} ORDER BY {by} DESC LIMIT {rules.last}"
+            newest = f"SELECT {by} FROM {source} WHERE {by} IS NOT NULL ORDER BY {by} DESC LIMIT {rules.last}"
             found.append(f"{by} >= (SELECT min({by}) FROM ({newest}) AS holdfast_newest)")
         return found
 
@@ -122,13 +122,27 @@ class _Selection:
             for one in table.references
         )
 
-    def _found(self, table: Table, alias: str, reference: Reference, path: tuple[str, ...]) -> str | None:
-        """Return the condition that the row to which one refers is taken; None where tables refer in a circle."""
+    def _circular(self, table: Table, reference: Reference) -> bool:
+        """Return whether a table refers to one that refers back, perhaps by others: then neither can go first."""
+        seen: set[str] = set()
+        waiting = [] if reference.parent == table.name else [reference.parent]
+        while waiting:
+            name = waiting.pop()
+            if name == table.name:
+                return True
+            if name in seen or name in self._empty or (found := self._schema.table(name)) is None:
+                continue
+            seen.add(name)
+            waiting += [
+                one.parent for one in found.references if one.parent != name and self._limited(one.parent, set())
+            ]
+        return False
+
+    def _found(self, table: Table, alias: str, reference: Reference) -> str:
+        """Return the condition that the row to which one refers is taken."""
         parent = self._schema.table(reference.parent)
-        if parent is None or parent.name in self._empty:
-            return None
-        if parent.name in path and parent.name != table.name:
-            return None
+        if parent is None:
+            return "FALSE"
         self._number += 1
         inner = self._quote(f"holdfast_{self._number}")
         joined = " AND ".join(
@@ -137,11 +151,8 @@ class _Selection:
         )
         conditions = [joined, *(f"({one})" for one in self._own(parent))]
         for above in parent.references:
-            if above.parent in (parent.name, *self._empty) or not self._limited(above.parent, set()):
-                continue
-            condition = self._found(parent, inner, above, (*path, parent.name))
-            if condition is None:
-                return None
-            conditions.append(f"({condition})")
+            left = above.parent not in (parent.name, *self._empty) and self._limited(above.parent, set())
+            if left and not self._circular(parent, above):  # others become NULL, and their rows stay
+                conditions.append(f"({self._found(parent, inner, above)})")
         missing = " OR ".join(f"{alias}.{self._quote(name)} IS NULL" for name in reference.columns)
         return f"{missing} OR EXISTS (SELECT 1 FROM {self._full(parent)} AS {inner} WHERE {' AND '.join(conditions)})"

@@ -13,10 +13,10 @@ import msgspec
 from holdfast.config.similar import did_you_mean
 from holdfast.errors import ConfigurationError
 from holdfast.sanitize import methods
-from holdfast.sanitize.methods import DICTIONARIES, AnyMethod
+from holdfast.sanitize.forms import NEEDS_MORE, READERS, SIMPLE, known
+from holdfast.sanitize.methods import AnyMethod
 
 FILE = "sanitize.toml"
-_SIMPLE = {"keep", "null", "hash", "email", "text", "phone", "mask", "date", "uuid", "ip", "file", *DICTIONARIES}
 _SETTINGS = (
     "extends",
     "unlisted_tables",
@@ -29,7 +29,6 @@ _SETTINGS = (
     "tables",
 )
 _TABLE_KEYS = ("rows", "where", "last", "by", "cascade", "exempt", "columns")
-_DOMAIN = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 _MAIL_DOMAIN = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)+")
 
 
@@ -104,7 +103,7 @@ def _names(layer: Mapping[str, object]) -> set[str]:
     found: set[str] = set()
     for table, value in tables.items() if isinstance(tables, dict) else ():
         columns = value.get("columns") if isinstance(value, dict) else None
-        found |= {table, *(f"{table}.{column}" for column in columns or () if isinstance(columns, dict))}
+        found |= {table, *(f"{table}.{column}" for column in (columns if isinstance(columns, dict) else ()))}
     return found
 
 
@@ -144,6 +143,11 @@ class _Reader:
         domain = self._text(value, "email_domain", "example.test")
         if not _MAIL_DOMAIN.fullmatch(domain):
             self._problems.append(f"email_domain: {domain!r} is not a domain in lower case, such as example.test")
+        for one in (allowed := self._texts(value, "allowed_email_domains")):
+            if not _MAIL_DOMAIN.fullmatch(one):
+                self._problems.append(
+                    f"allowed_email_domains: {one!r} is not a domain in lower case, such as example.test"
+                )
         mask = self._text(value, "phone_mask", "+1555#######")
         if "#" not in mask or not re.fullmatch(r"[-+#0-9 ().]+", mask):
             self._problems.append(f"phone_mask: {mask!r} needs `#` for digits, and nothing but digits and +-(). beside")
@@ -152,7 +156,7 @@ class _Reader:
             unlisted_columns=self._one_of(value, "unlisted_columns", ("flagged", "error", "keep")),  # type: ignore[arg-type]  # as above
             consistency=self._one_of(value, "consistency", ("project", "run")),  # type: ignore[arg-type]  # as above
             email_domain=domain,
-            allowed_email_domains=tuple(self._texts(value, "allowed_email_domains")),
+            allowed_email_domains=tuple(allowed),
             phone_mask=mask,
             columns=self._columns(self._table(value, "columns", ""), "columns"),
             tables={
@@ -176,7 +180,7 @@ class _Reader:
             where=self._sql(value, "where", place),
             last=last,
             by=self._text(value, "by", "", f"{place}."),
-            cascade=value.get("cascade", False) is True,
+            cascade=self._flag(value, "cascade", f"{place}."),
             exempt=self._sql(value, "exempt", place),
             columns=self._columns(self._table(value, "columns", f"{place}."), f"{place}.columns"),
         )
@@ -194,22 +198,26 @@ class _Reader:
         if value is False:
             return None
         if isinstance(value, str):
-            if value in _SIMPLE:
-                return _READERS[value](value, {value: None})
-            self._problems.append(f"{place}: there is no method {value!r}. {did_you_mean(value, _READERS)}".strip())
+            if value in SIMPLE:
+                return READERS[value](value, {value: None})
+            self._problems.append(
+                f"{place}: {value} needs more, as a table such as {NEEDS_MORE[value]}"
+                if value in NEEDS_MORE
+                else f"{place}: there is no method {value!r}. {did_you_mean(value, READERS)}".strip()
+            )
             return None
         if not isinstance(value, dict):
             self._problems.append(f"{place}: must be the name of a method, or a table with one")
             return None
-        named = [key for key in value if key in _READERS]
+        named = [key for key in value if key in READERS]
         if len(named) != 1:
-            known = "" if named else "; known are " + ", ".join(sorted(_READERS))
+            known = "" if named else "; known are " + ", ".join(sorted(READERS))
             self._problems.append(f"{place}: needs one method, not {len(named)}{known}")
             return None
         try:
             if named[0] == "json":
                 return self._json(value, place)
-            return _READERS[named[0]](named[0], value)
+            return READERS[named[0]](named[0], value)
         except (ValueError, msgspec.ValidationError) as error:
             self._problems.append(f"{place}: {error}")
             return None
@@ -218,7 +226,7 @@ class _Reader:
         paths = value["json"]
         if not isinstance(paths, dict):
             raise ValueError('json: must be a table of paths, such as { "address.street" = "street" }')
-        _known(value, ("json", "other"))
+        known(value, ("json", "other"))
         found = {path: self.method(item, f"{place}.{path}") for path, item in paths.items()}
         other = value.get("other", "drop")
         if other not in ("drop", "keep"):
@@ -249,6 +257,12 @@ class _Reader:
             return []
         return found
 
+    def _flag(self, value: Mapping[str, object], key: str, place: str) -> bool:
+        found = value.get(key, False)
+        if not isinstance(found, bool):
+            self._problems.append(f"{place}{key}: must be true or false")
+        return found is True
+
     def _sql(self, value: Mapping[str, object], key: str, place: str) -> str:
         found = self._text(value, key, "", f"{place}.")
         if ";" in found:
@@ -268,164 +282,3 @@ class _Reader:
             self._problems.append(f"{place}{key}: must be a table")
             return {}
         return found
-
-
-def _known(value: Mapping[str, object], keys: tuple[str, ...]) -> None:
-    for key in value:
-        if key not in keys:
-            raise ValueError(f"{key}: is not known. {did_you_mean(key, keys)}".strip())
-
-
-def _domain(value: Mapping[str, object], default: str) -> str:
-    found = value.get("domain", default)
-    if not isinstance(found, str) or not _DOMAIN.fullmatch(found):
-        raise ValueError("domain: must be a short name of letters, digits, - and _")
-    return found
-
-
-def _number(value: object, what: str, least: int = 0, most: int = 1_000_000_000) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{what}: must be a whole number from {least} to {most}")
-    return value
-
-
-def _keep(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("keep",))
-    reason = value["keep"] or ""
-    if not isinstance(reason, str):
-        raise ValueError("keep: is followed by the reason, as text")
-    return methods.Keep(reason)
-
-
-def _null(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("null",))
-    return methods.Null()
-
-
-def _set(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("set",))
-    constant = value["set"]
-    if not isinstance(constant, (str, int, float)):
-        raise ValueError("set: must be text, a number or a truth value")
-    if isinstance(constant, str) and "\0" in constant:
-        raise ValueError("set: must not contain the character 0")
-    return methods.Set(constant)
-
-
-def _hash(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("hash", "domain"))
-    width = value["hash"]
-    return methods.Hash(0 if width is None else _number(width, "hash", methods.LEAST_WIDTH, 64), _domain(value, "hash"))
-
-
-def _email(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("email", "domain"))
-    return methods.Email(_domain(value, "email"))
-
-
-def _pick(name: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, (name, "domain"))
-    return methods.Pick(name, _domain(value, name))
-
-
-def _text(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("text",))
-    return methods.Text()
-
-
-def _phone(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("phone", "domain"))
-    mask = value["phone"] or ""
-    if not isinstance(mask, str) or not re.fullmatch(r"[-+#0-9 ().]*", mask) or (mask and "#" not in mask):
-        raise ValueError("phone: is followed by a mask, such as +1555#######")
-    return methods.Phone(mask, _domain(value, "phone"))
-
-
-def _mask(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("mask",))
-    ends = value["mask"] or {}
-    if not isinstance(ends, dict):
-        raise ValueError("mask: must be a table such as { left = 1, right = 2 }")
-    _known(ends, ("left", "right"))
-    return methods.Mask(_number(ends.get("left", 0), "left", 0, 100), _number(ends.get("right", 0), "right", 0, 100))
-
-
-def _date(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("date", "domain"))
-    to = value["date"] or "year"
-    if isinstance(to, dict):
-        _known(to, ("shift",))
-        return methods.Date("shift", _number(to.get("shift"), "shift", 1, 100_000), _domain(value, "date"))
-    if to not in ("now", "year", "month"):
-        raise ValueError("date: must be now, year, month or { shift = DAYS }")
-    return methods.Date(to)
-
-
-def _change(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("number", "domain"))
-    how = value["number"]
-    if not isinstance(how, dict) or len(how) != 1:
-        raise ValueError("number: must be { bucket = SIZE } or { noise = PERCENT }")
-    _known(how, ("bucket", "noise"))
-    if "bucket" in how:
-        return methods.Number(bucket=_number(how["bucket"], "bucket", 1))
-    return methods.Number(noise=_number(how["noise"], "noise", 1, 100), domain=_domain(value, "number"))
-
-
-def _uuid(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("uuid", "domain"))
-    return methods.Uuid(_domain(value, "uuid"))
-
-
-def _ip(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("ip", "domain"))
-    return methods.Ip(_domain(value, "ip"))
-
-
-def _choice(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("choice", "domain"))
-    values = value["choice"]
-    if not isinstance(values, list) or not values or any(not isinstance(one, (str, int)) for one in values):
-        raise ValueError("choice: must be a list of values")
-    return methods.Choice(tuple(str(one) for one in values), _domain(value, "choice"))
-
-
-def _file(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("file",))
-    content = value["file"] or "empty"
-    if content not in ("empty", "png", "pdf"):
-        raise ValueError("file: must be empty, png or pdf")
-    return methods.File(content)
-
-
-def _expression(_: str, value: Mapping[str, object]) -> AnyMethod:
-    _known(value, ("sql", "unique"))
-    expression = value["sql"]
-    if not isinstance(expression, str) or not expression.strip():
-        raise ValueError("sql: must be an expression")
-    return methods.Sql(expression, value.get("unique", False) is True)
-
-
-def _unused(_: str, value: Mapping[str, object]) -> AnyMethod:
-    raise AssertionError(value)  # JSON is read where the methods of its paths are known
-
-
-_READERS: dict[str, Callable[[str, Mapping[str, object]], AnyMethod]] = {
-    "keep": _keep,
-    "null": _null,
-    "set": _set,
-    "hash": _hash,
-    "email": _email,
-    "text": _text,
-    "phone": _phone,
-    "mask": _mask,
-    "date": _date,
-    "number": _change,
-    "uuid": _uuid,
-    "ip": _ip,
-    "choice": _choice,
-    "file": _file,
-    "json": _unused,
-    "sql": _expression,
-    **dict.fromkeys(DICTIONARIES, _pick),
-}

@@ -89,7 +89,9 @@ class Schema(msgspec.Struct, frozen=True):
         """Return a digest of everything that a decision depends on; the number of rows is not part of it."""
         lines = sorted(
             f"{table.name} {column.name} {column.type} {column.nullable} {column.unique} {column.generated}"
+            f" {column.in_key} {column.labels}"
             for table in self.tables
             for column in table.columns
         )
+        lines += sorted(f"{table.name} {one}" for table in self.tables for one in table.references)
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -40,6 +40,8 @@ PICK_DIGITS = 8
 """Hexadecimal digits of the digest that choose a word, a shift or a number."""
 PHONE_DIGEST_DIGITS = 15
 PHONE_DIGITS = 18
+_TIME = re.compile(r"([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?\s?(Z|UTC|[+-]\d\d(:?\d\d)?)?)?")
+_HALVES = re.compile("[\ud800-\udfff]")
 INSIDE = Column("", "text", "text")
 """A value inside of JSON."""
 
@@ -79,7 +81,7 @@ class Values:
 
         def digest(text: str) -> str:
             found = started.copy()
-            found.update(text.encode("utf-8", "surrogateescape"))
+            found.update(text.encode("utf-8", "surrogatepass"))  # JSON may have halves of a pair
             return found.hexdigest()
 
         return digest
@@ -152,7 +154,8 @@ class Values:
             found = source if keep else {}
             for path, function in functions.items():
                 _put(source, found, path, function)
-            return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+            text = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+            return text if not _HALVES.search(text) else json.dumps(found, separators=(",", ":"))
 
         return replaced
 
@@ -223,6 +226,8 @@ def _dated(text: str, change: Callable[[datetime.date], datetime.date], *, cut: 
     except (ValueError, OverflowError):
         return None
     rest = text[10:]
+    if not _TIME.fullmatch(rest):  # an engine may keep any text in a column of dates
+        return None
     if cut and rest:
         rest = rest[0] + "".join("0" if sign.isdigit() else sign for sign in rest[1:].split("+")[0])
     return day.isoformat() + rest

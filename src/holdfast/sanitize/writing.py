@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class PartWriter:
         self._compression = compression
         self._passed = passed
         self.rows: dict[str, int] = {}
+        self._counting = threading.Lock()
         self.size_bytes = 0
 
     def _part(self, number: int) -> Part:
@@ -65,6 +67,7 @@ class PartWriter:
             fill(write)
             scanner.end(place)
             part.write(after)
-        self.rows[place] = rows
+        with self._counting:
+            self.rows[place] = self.rows.get(place, 0) + rows
         self.size_bytes += part.size_bytes
         return part.path

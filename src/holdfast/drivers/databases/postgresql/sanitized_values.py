@@ -34,19 +34,21 @@ from holdfast.sanitize.schema import Column, Table
 from holdfast.sanitize.values import INSIDE, PHONE_DIGEST_DIGITS, PHONE_DIGITS, PICK_DIGITS, mask_parts
 
 KEY = "holdfast.key"
+_DIGEST_DIGITS = 64
 
 
 def place(table: Table) -> str:
     return f"{identifier(table.schema)}.{identifier(table.own_name)}"
 
 
-def selection(plan: DatabasePlan, table: TablePlan, *, limit: int | None = None) -> str:
-    """Return the SELECT that makes the rows of a table."""
+def selection(plan: DatabasePlan, table: TablePlan, *, pages: str = "", limit: int | None = None) -> str:
+    """Return the SELECT that makes the rows of a table, or those in a range of its pages."""
     columns = ", ".join(f"{value(plan, table, one)} AS {identifier(one.column.name)}" for one in table.columns)
     only = "" if table.table.virtual == "partitioned" else "ONLY "
     found = f"SELECT {columns} FROM {only}{place(table.table)} AS {identifier(table.table.own_name)}"
-    if table.selected.condition:
-        found += f" WHERE {table.selected.condition}"
+    conditions = [f"({one})" for one in (pages, table.selected.condition) if one]
+    if conditions:
+        found += f" WHERE {' AND '.join(conditions)}"
     return found if limit is None else f"{found} LIMIT {limit}"
 
 
@@ -84,14 +86,27 @@ def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> 
     return of_text(plan, column, method, f"host({name})" if column.kind == "inet" else f"{name}::text")
 
 
-def digest(domain: str, text: str) -> str:
-    """Return the keyed digest of a text in hexadecimal."""
-    keyed = f"current_setting({literal(KEY)}) || {literal(f':{domain}:')} || {text}"
-    return f"encode(sha256(convert_to({keyed}, 'UTF8')), 'hex')"
+def digest(domain: str, text: str, digits: int = _DIGEST_DIGITS) -> str:
+    """Return the first digits of the keyed digest of a text in hexadecimal.
+
+    The subquery is evaluated once in a statement, and only the bytes that are shown become digits: measured on 15, that
+    takes less than half of the time.
+    """
+    prefix = f"(SELECT current_setting({literal(KEY)}) || {literal(f':{domain}:')})"
+    found = f"sha256(convert_to({prefix} || {text}, 'UTF8'))"
+    if digits == _DIGEST_DIGITS:
+        return f"encode({found}, 'hex')"
+    shown = f"encode(substr({found}, 1, {(digits + 1) // 2}), 'hex')"
+    return f"left({shown}, {digits})" if digits % 2 else shown
+
+
+def _number_of(domain: str, text: str, digits: int) -> str:
+    """Return the first digits of the digest as a whole number."""
+    return f"('x' || {digest(domain, text, digits)})::bit({digits * 4})::bigint"
 
 
 def _picked(domain: str, text: str, number: int) -> str:
-    return f"('x' || lpad(left({digest(domain, text)}, {PICK_DIGITS}), 16, '0'))::bit(64)::bigint % {number}"
+    return f"{_number_of(domain, text, PICK_DIGITS)} % {number}"
 
 
 def of_text(plan: DatabasePlan, column: Column, method: AnyMethod, text: str) -> str:
@@ -110,22 +125,21 @@ def of_text(plan: DatabasePlan, column: Column, method: AnyMethod, text: str) ->
         ends = f"left({text}, {method.left}) || repeat('*', {hidden}) || right({text}, {method.right})"
         return f"CASE WHEN {hidden} > 0 THEN {ends} ELSE repeat('*', length({text})) END"
     if isinstance(method, Hash):
-        return f"left({digest(method.domain, text)}, {plan.width(column, method)})"
+        return digest(method.domain, text, plan.width(column, method))
     if isinstance(method, Email):
-        width = plan.width(column, method)
-        found = f"left({digest(method.domain, text)}, {width})"
+        found = digest(method.domain, text, plan.width(column, method))
         return f"{literal(EMAIL_PREFIX)} || {found} || {literal(f'@{plan.email_domain}')}"
     if isinstance(method, Uuid):
         parts = "'\\1-\\2-4\\3-8\\4-\\5'"
         pattern = "'^(.{8})(.{4}).(.{3}).(.{3})(.{12}).*$'"
         return f"regexp_replace({digest(method.domain, text)}, {pattern}, {parts})"
     if isinstance(method, Ip):
-        bytes_ = f"decode(left({digest(method.domain, text)}, 6), 'hex')"
+        bytes_ = f"decode({digest(method.domain, text, 6)}, 'hex')"
         # The digest is computed once, in a row of its own.
         octets = " || '.' || ".join(f"get_byte(holdfast_ip.bytes, {number})" for number in range(3))
         return f"(SELECT '10.' || {octets} FROM (SELECT {bytes_} AS bytes OFFSET 0) AS holdfast_ip)"
     if isinstance(method, Phone):
-        return _phone(method.mask or plan.phone_mask, digest(method.domain, text))
+        return _phone(method.mask or plan.phone_mask, _number_of(method.domain, text, PHONE_DIGEST_DIGITS))
     if isinstance(method, Pick):
         return _word(dictionaries.WORDS[method.dictionary], method.domain, text, column.length)
     if isinstance(method, Choice):
@@ -138,20 +152,21 @@ def _word(words: Sequence[str], domain: str, text: str, room: int | None) -> str
     return f"(ARRAY[{known}])[1 + {_picked(domain, text, len(words))}]"
 
 
-def _phone(mask: str, found: str) -> str:
+def _phone(mask: str, number: str) -> str:
     count = mask.count("#")
-    given = min(count, PHONE_DIGITS)
-    number = f"('x' || lpad(left({found}, {PHONE_DIGEST_DIGITS}), 16, '0'))::bit(64)::bigint % {10**given}"
+    digits = f"lpad(({number} % {10 ** min(count, PHONE_DIGITS)})::text, {count}, '0')"
+    runs = mask_parts(mask)
+    if sum(isinstance(part, int) for part in runs) == 1:
+        return " || ".join(literal(part) if isinstance(part, str) else digits for part in runs)
     parts, position = [], 1
-    for part in mask_parts(mask):
+    for part in runs:
         if isinstance(part, str):
             parts.append(literal(part))
         else:
             parts.append(f"substr(holdfast_phone.digits, {position}, {part})")
             position += part
     # The digest is computed once, in a row of its own.
-    digits = f"SELECT lpad(({number})::text, {count}, '0') AS digits OFFSET 0"
-    return f"(SELECT {' || '.join(parts)} FROM ({digits}) AS holdfast_phone)"
+    return f"(SELECT {' || '.join(parts)} FROM (SELECT {digits} AS digits OFFSET 0) AS holdfast_phone)"
 
 
 def _date(column: Column, method: Date, name: str) -> str:

@@ -4,8 +4,9 @@ SQLite has no digest, so Python computes the values. That is why raw values stay
 counts, problems, and what leaves. The source is only read: nothing may write to it in this connection.
 
 Facts from the documentation and measured on 3.40: a reader keeps writers out unless the database is in WAL mode, so any
-other one is copied into memory first; pages that an UPDATE left keep old values, so rows are inserted into a new file;
-a virtual table keeps the text of its rows in tables of its own, and one over the rows of another table can be rebuilt.
+other one is copied into memory first, unless it is large; pages that an UPDATE left keep old values, so rows are
+inserted into a new file; a virtual table keeps the text of its rows in tables of its own, and one over the rows of
+another table can be rebuilt.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -37,6 +39,8 @@ from holdfast.sanitize.schema import Schema
 from holdfast.sanitize.values import Value, Values
 
 _BUSY_SECONDS = 30.0
+_MOST_IN_MEMORY_BYTES = 512 << 20
+"""A larger database that is not in WAL mode is read in place: its writers wait."""
 _SAMPLE = 5000
 _NEW = "holdfast_new"
 _REBUILT = ("fts5", "fts4", "fts3")
@@ -51,6 +55,11 @@ _READ_ONLY = frozenset(
     }
 )
 _ROWS_AT_ONCE = 1000
+_NUMBERS = ("user_version", "application_id")
+
+
+class AskSchema(msgspec.Struct, frozen=True):
+    pass
 
 
 class AskContents(msgspec.Struct, frozen=True):
@@ -74,9 +83,10 @@ class AskCopy(msgspec.Struct, frozen=True):
     target: Path
 
 
-Order: TypeAlias = AskContents | AskProblems | AskPreview | AskCopy
+Order: TypeAlias = AskSchema | AskContents | AskProblems | AskPreview | AskCopy
+Broken: TypeAlias = tuple[str, int | None, str, int]
 Rows: TypeAlias = list[tuple[str | None, ...]]
-Answer: TypeAlias = dict[str, Content] | list[str] | Rows | dict[str, int]
+Answer: TypeAlias = Schema | dict[str, Content] | list[str] | Rows | dict[str, int]
 
 
 class SanitizingJob:
@@ -87,7 +97,9 @@ class SanitizingJob:
 
     def handle(self, order: Order) -> Answer:
         try:
-            with _source(self._path) as connection:
+            with _source(self._path, whole=isinstance(order, AskCopy)) as connection:
+                if isinstance(order, AskSchema):
+                    return read_schema(connection)
                 if isinstance(order, AskContents):
                     return _contents(connection, order.schema)
                 if isinstance(order, AskProblems):
@@ -96,25 +108,39 @@ class SanitizingJob:
                     return _preview(connection, order)
                 return _Copy(connection, order).run()
         except sqlite3.Error as error:
-            raise StepError(f"{self._path.name}: {error}") from None
+            raise StepError(f"database {self._path} cannot be read or copied: {error}") from None
 
     def finish(self) -> None:
         pass
 
 
 @contextmanager
-def _source(path: Path) -> Iterator[sqlite3.Connection]:
-    """Yield a connection at one instant of the database, which cannot write to it."""
+def _source(path: Path, *, whole: bool) -> Iterator[sqlite3.Connection]:
+    """Yield a connection that cannot write to a database; `whole` where all of it will be read, which takes time."""
     with closing(
-        sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
+        sqlite3.connect(f"{path.as_uri()}?mode={_mode(path)}", uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
     ) as live:
         live.execute("PRAGMA temp_store=MEMORY")
-        if live.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        live.text_factory = _decoded
+        wal = live.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        if wal or not whole or path.stat().st_size > _MOST_IN_MEMORY_BYTES:
             yield _only_reading(live)
             return
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            copy.execute("PRAGMA temp_store=MEMORY")
+            copy.text_factory = _decoded
             live.backup(copy)
             yield _only_reading(copy)
+
+
+def _mode(path: Path) -> str:
+    """Return how to open a database so that nothing of it or beside it changes.
+
+    The last connection that may write copies the WAL into the database; one that may not leaves an empty WAL behind
+    where there was none, and cannot roll back what a killed writer left in a journal.
+    """
+    wal = Path(f"{path}-wal")
+    return "ro" if wal.exists() and wal.stat().st_size else "rw"
 
 
 def _only_reading(connection: sqlite3.Connection) -> sqlite3.Connection:
@@ -133,10 +159,15 @@ def _contents(connection: sqlite3.Connection, schema: Schema) -> dict[str, Conte
     found = {}
     for table in schema.tables:
         for column in table.columns:
-            if column.kind != "text" or column.generated:
+            if column.generated:
                 continue
-            asked = f"SELECT {quoted(column.name)} FROM main.{quoted(table.own_name)} LIMIT {_SAMPLE}"
-            texts = [str(value) for (value,) in connection.execute(asked) if value is not None]
+            name = quoted(column.name)
+            asked = f"SELECT {name} FROM main.{quoted(table.own_name)} WHERE {name} IS NOT NULL"
+            if column.kind != "text":  # a declared type binds nobody: text may be anywhere
+                asked += f" AND typeof({name}) = 'text'"
+            texts = [str(value) for (value,) in connection.execute(f"{asked} LIMIT {_SAMPLE}")]
+            if column.kind in ("date", "timestamp", "time"):
+                texts = [text for text in texts if not text[:1].isdigit()]  # a date is much like a telephone number
             matching = {what: sum(1 for text in texts if one.search(text)) for what, one in patterns.items()}
             found[f"{table.name}.{column.name}"] = Content(len(texts), matching)
     return found
@@ -227,30 +258,42 @@ class _Copy:
 
     def run(self) -> dict[str, int]:
         """Make the new file; return the rows of each table. Raise RefusedError, StepError."""
-        if read_schema(self._source).fingerprint() != self._plan.schema.fingerprint():
-            raise RefusedError("the schema changed meanwhile", next_step="Run the command again.")
+        objects = self._objects()
         os.close(os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with closing(self._opened()) as new:
             for pragma in ("page_size", "encoding", "auto_vacuum"):
                 value = self._source.execute(f"PRAGMA main.{pragma}").fetchone()[0]
                 new.execute(f"PRAGMA {pragma} = {_literal(value)}")
             names = table_names(self._source)
-            for name, sql in self._objects("table"):
-                if name in names:
+            for kind, name, sql in objects:
+                if kind == "table" and name in names:
                     new.execute(sql)
+        self._source.execute(f"ATTACH {_literal(str(self._target))} AS {_NEW}")
+        self._source.execute(f"PRAGMA {_NEW}.journal_mode=OFF")
+        self._source.execute(f"PRAGMA {_NEW}.synchronous=OFF")
+        self._source.execute("BEGIN")  # everything that is read from here on is of one instant
+        if self._objects() != objects or read_schema(self._source).fingerprint() != self._plan.schema.fingerprint():
+            raise RefusedError("the schema changed meanwhile", next_step="Run the command again.")
         rows = self._fill()
+        canaries, broken = self._canaries(), _broken_references(self._source)
+        numbers = {name: self._source.execute(f"PRAGMA main.{name}").fetchone()[0] for name in _NUMBERS}
+        self._source.execute("COMMIT")
+        self._source.execute(f"DETACH {_NEW}")
         with closing(self._opened()) as new:
-            for kind in ("index", "view", "trigger"):
-                for _, sql in self._objects(kind):
-                    new.execute(sql)
+            for wanted in ("index", "view", "trigger"):
+                for kind, _, sql in objects:
+                    if kind == wanted:
+                        new.execute(sql)
             for one in virtual_tables(self._source):
                 new.execute(one.sql)
                 if one.content:
                     new.execute(f"INSERT INTO {quoted(one.name)}({quoted(one.name)}) VALUES ('rebuild')")
-            for pragma in ("user_version", "application_id"):
-                new.execute(f"PRAGMA {pragma} = {self._source.execute(f'PRAGMA main.{pragma}').fetchone()[0]}")
-            self._verify(new)
-            self._look(new)
+                else:
+                    rows[one.name] = 0
+            for name, value in numbers.items():
+                new.execute(f"PRAGMA {name} = {value}")
+            self._verify(new, broken)
+            self._look(new, canaries)
         return rows
 
     def _opened(self) -> sqlite3.Connection:
@@ -259,50 +302,54 @@ class _Copy:
             found.execute(f"PRAGMA {setting}")
         return found
 
-    def _objects(self, kind: str) -> list[tuple[str, str]]:
+    def _objects(self) -> list[tuple[str, str, str]]:
+        """Return what the schema is made of, as kind, name and statement."""
         return self._source.execute(
-            "SELECT name, sql FROM main.sqlite_master WHERE type = ? AND sql IS NOT NULL"
-            " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
-            (kind,),
+            "SELECT type, name, sql FROM main.sqlite_master WHERE sql IS NOT NULL"
+            " AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
         ).fetchall()
 
     def _fill(self) -> dict[str, int]:
-        """Insert the rows of all tables, at one instant."""
-        self._source.execute(f"ATTACH {_literal(str(self._target))} AS {_NEW}")
-        self._source.execute(f"PRAGMA {_NEW}.journal_mode=OFF")
-        self._source.execute(f"PRAGMA {_NEW}.synchronous=OFF")
-        self._source.execute("BEGIN")
+        """Insert the rows of all tables."""
         statements = Statements(self._source, self._plan, self._key)
         rows = {}
         for one in self._plan.tables:
             if one.empty:
                 continue
             place = f"{_NEW}.{quoted(one.table.own_name)}"
-            more = ["rowid"] if rowid_to_copy(self._source, one.table) else []
+            number = rowid_to_copy(self._source, one.table)
+            more = [number] if number else []
             names = ", ".join([*more, *(quoted(decision.column.name) for decision in one.columns)])
-            done = self._source.execute(f"INSERT INTO {place} ({names}) {statements.selection(one, more=more)}")
+            try:
+                done = self._source.execute(f"INSERT INTO {place} ({names}) {statements.selection(one, more=more)}")
+            except sqlite3.OperationalError as error:
+                if "user-defined function" not in str(error):
+                    raise
+                raise StepError(
+                    f"{one.table.name}: a rule met a value that it cannot read, such as text that is not UTF-8"
+                ) from None
             rows[one.table.name] = done.rowcount
         if self._source.execute(f"SELECT 1 FROM {_NEW}.sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
             self._source.execute(f"DELETE FROM {_NEW}.sqlite_sequence")
             self._source.execute(f"INSERT INTO {_NEW}.sqlite_sequence SELECT name, seq FROM main.sqlite_sequence")
-        self._source.execute("COMMIT")
-        self._source.execute(f"DETACH {_NEW}")
         return rows
 
-    def _verify(self, new: sqlite3.Connection) -> None:
+    def _verify(self, new: sqlite3.Connection, broken: Counter[Broken]) -> None:
         answer = new.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if answer != "ok":
             raise StepError(f"the new file is not whole: {answer}")
-        before = len(self._source.execute("PRAGMA main.foreign_key_check").fetchall())
-        broken = new.execute("PRAGMA foreign_key_check").fetchall()
-        if len(broken) > before:
-            raise StepError(f"a row of {broken[0][0]} refers to one of {broken[0][2]} that is not there")
+        more = list(_broken_references(new) - broken)
+        if more:
+            raise StepError(f"a row of {more[0][0]} refers to one of {more[0][2]} that is not there")
 
     # --- a last look -------------------------------------------------------------------------------
 
-    def _look(self, new: sqlite3.Connection) -> None:
-        """Look at every value of the new file. Raise RefusedError where one must not leave."""
-        canaries = self._canaries()
+    def _look(self, new: sqlite3.Connection, canaries: Sequence[Canary]) -> None:
+        """Look at every value of the new file. Raise RefusedError where one must not leave.
+
+        Values are looked at and not the file, where a long one lies in pieces, and pages of indexes repeat them.
+        """
+        new.text_factory = _decoded
         domains = (self._plan.email_domain, *self._plan.allowed_email_domains)
         for one in self._plan.tables:
             if one.empty:
@@ -332,5 +379,30 @@ class _Copy:
         return scan.chosen(found)
 
 
+def _broken_references(connection: sqlite3.Connection) -> Counter[Broken]:
+    """Return the references to rows that are not there: table, row, parent, and the number of the foreign key."""
+    found: Counter[Broken] = Counter()
+    for name in table_names(connection):
+        try:
+            found.update(connection.execute(f"PRAGMA main.foreign_key_check({quoted(name)})").fetchall())
+        except sqlite3.OperationalError:  # it refers to columns that are not unique, so SQLite enforces nothing
+            continue
+    return found
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode("utf-8", "surrogateescape")
+
+
 def _line(row: tuple[Value, ...]) -> bytes:
-    return b"\t".join(value if isinstance(value, bytes) else str(value).encode() for value in row) + b"\n"
+    return b"\t".join(_bytes(value) for value in row) + b"\n"
+
+
+def _bytes(value: Value) -> bytes:
+    if isinstance(value, bytes):
+        try:
+            value.decode()
+        except UnicodeDecodeError:  # an image or the like, in which chance makes addresses
+            return b""
+        return value
+    return str(value).encode("utf-8", "surrogateescape")

@@ -20,20 +20,28 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
     ("DATE", "date"),
     ("TIME", "time"),
     ("JSON", "json"),
+    ("INTERVAL", "text"),
+    ("POINT", "text"),
     ("INT", "integer"),
+    ("SERIAL", "integer"),
     ("CHAR", "text"),
     ("CLOB", "text"),
     ("TEXT", "text"),
     ("UUID", "text"),
     ("BLOB", "binary"),
+    ("BINARY", "binary"),
+    ("BYTEA", "binary"),
     ("REAL", "number"),
     ("FLOA", "number"),
     ("DOUB", "number"),
     ("NUM", "number"),
     ("DEC", "number"),
+    ("MONEY", "number"),
 )
 _GENERATED = (2, 3)
 _HIDDEN = 1
+_MOST_LIKELY_ROWS = 10_000_000
+_ROW_NUMBERS = ("rowid", "_rowid_", "oid")
 
 
 class Virtual(msgspec.Struct, frozen=True):
@@ -61,12 +69,12 @@ def virtual_tables(connection: sqlite3.Connection) -> list[Virtual]:
 
 def table_names(connection: sqlite3.Connection) -> list[str]:
     """Return the ordinary tables: none of SQLite's own, no virtual one and none that a virtual one keeps."""
-    virtual = [one.name for one in virtual_tables(connection)]
+    no_table = {one.name for one in virtual_tables(connection)}
+    no_table |= {name for _, name, kind, *_ in connection.execute("PRAGMA main.table_list") if kind == "shadow"}
     names = connection.execute(
         "SELECT name FROM main.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1"
     ).fetchall()
-    shadows = {name for (name,) in names for one in virtual if name.startswith(f"{one}_")}
-    return [name for (name,) in names if name not in virtual and name not in shadows]
+    return [name for (name,) in names if name not in no_table]
 
 
 def read_schema(connection: sqlite3.Connection) -> Schema:
@@ -85,9 +93,7 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
             unique.add(columns[0])
         elif is_unique:
             together.update(columns)
-    rows = (
-        connection.execute(f"SELECT max(rowid) FROM main.{place}").fetchone()[0] if _has_rowid(connection, name) else 0
-    )
+    rows = _rows(connection, name)
     return Table(
         name=name,
         schema="",
@@ -107,27 +113,37 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
             if hidden != _HIDDEN
         ),
         references=_references(connection, place),
-        rows=rows if isinstance(rows, int) else 0,
-        size_bytes=(rows if isinstance(rows, int) else 0) * 100,
+        rows=rows,
+        size_bytes=rows * 100,
     )
 
 
-def _has_rowid(connection: sqlite3.Connection, name: str) -> bool:
+def _rows(connection: sqlite3.Connection, name: str) -> int:
+    """Return about how many rows a table has: the greatest number of one, unless it is no likely count."""
+    if _has_rowid(connection, name):
+        (greatest,) = connection.execute(f"SELECT max(rowid) FROM main.{quoted(name)}").fetchone()
+        if greatest is None or (isinstance(greatest, int) and 0 <= greatest <= _MOST_LIKELY_ROWS):
+            return greatest or 0
+    return int(connection.execute(f"SELECT count(*) FROM main.{quoted(name)}").fetchone()[0])
+
+
+def _has_rowid(connection: sqlite3.Connection, name: str, number: str = "rowid") -> bool:
     try:
-        connection.execute(f"SELECT rowid FROM main.{quoted(name)} LIMIT 0")
+        connection.execute(f"SELECT {number} FROM main.{quoted(name)} LIMIT 0")
     except sqlite3.OperationalError:
         return False
     return True
 
 
-def rowid_to_copy(connection: sqlite3.Connection, table: Table) -> bool:
-    """Return whether rows have a number of their own that is none of the columns."""
+def rowid_to_copy(connection: sqlite3.Connection, table: Table) -> str:
+    """Return the name by which rows have a number of their own that is none of the columns; empty if they have none."""
     names = {column.name.lower() for column in table.columns}
-    if "rowid" in names or not _has_rowid(connection, table.own_name):
-        return False
+    free = [name for name in _ROW_NUMBERS if name not in names]
+    if not free or not _has_rowid(connection, table.own_name, free[0]):
+        return ""
     facts = connection.execute(f"PRAGMA main.table_xinfo({quoted(table.own_name)})").fetchall()
     keys = [type_ for _, _, type_, _, _, key, _ in facts if key]
-    return not (len(keys) == 1 and keys[0].upper() == "INTEGER")
+    return "" if len(keys) == 1 and keys[0].upper() == "INTEGER" else free[0]
 
 
 def _references(connection: sqlite3.Connection, place: str) -> tuple[Reference, ...]:
@@ -136,17 +152,25 @@ def _references(connection: sqlite3.Connection, place: str) -> tuple[Reference, 
         found.setdefault(number, []).append((parent, here, there))
     made = []
     for columns in found.values():
-        parent = columns[0][0]
-        there = [one[2] for one in columns]
-        if None in there:  # the primary key of the parent is meant
-            facts = connection.execute(f"PRAGMA main.table_xinfo({quoted(parent)})").fetchall()
+        parent = _spelled(columns[0][0], table_names(connection))
+        facts = connection.execute(f"PRAGMA main.table_xinfo({quoted(parent)})").fetchall()
+        there = [one[2] for one in columns if one[2] is not None]
+        if not there:  # the primary key of the parent is meant
             there = [name for key, name in sorted((fact[5], fact[1]) for fact in facts if fact[5])]
         if len(there) == len(columns):
-            made.append(Reference(tuple(one[1] for one in columns), parent, tuple(str(one) for one in there)))
+            of_parent = [fact[1] for fact in facts]
+            made.append(
+                Reference(tuple(one[1] for one in columns), parent, tuple(_spelled(one, of_parent) for one in there))
+            )
     return tuple(made)
 
 
+def _spelled(name: str, names: list[str]) -> str:
+    """Return a name as its table or column spells it: references may have it in other letters."""
+    return next((one for one in names if one.lower() == name.lower()), name)
+
+
 def kind_of(declared: str) -> Kind:
-    """Return what a column of a declared type holds; one without a type may hold any text."""
+    """Return what a column of a declared type holds; without one, or with one such as STRING, it may be any text."""
     upper = declared.upper()
-    return next((kind for word, kind in _KINDS if word in upper), "number" if upper else "text")
+    return next((kind for word, kind in _KINDS if word in upper), "text")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import time
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -16,14 +15,14 @@ from holdfast.drivers.databases.sqlite.sanitized_copy import (
     AskCopy,
     AskPreview,
     AskProblems,
+    AskSchema,
     Order,
     Rows,
     SanitizingJob,
     Statements,
 )
-from holdfast.drivers.databases.sqlite.sanitized_schema import quoted, read_schema
+from holdfast.drivers.databases.sqlite.sanitized_schema import quoted
 from holdfast.drivers.protocols.sanitizing import Query, SanitizedDump
-from holdfast.errors import StepError
 from holdfast.sanitize.deciding import DatabasePlan
 from holdfast.sanitize.detector import Content
 from holdfast.sanitize.output import Compression
@@ -32,7 +31,7 @@ from holdfast.sanitize.writing import PartWriter
 from holdfast.system.host import Host
 from holdfast.system.worker import Worker
 
-_BUSY_SECONDS = 30.0
+_LOOK_SECONDS = 0.05
 _BLOCK_BYTES = 1 << 20
 _NEW_FILE = "new.sqlite"
 
@@ -52,16 +51,10 @@ class SqliteSanitizer:
         return f"{'zstd -dc' if file.endswith('.zst') else 'gunzip -c'} {file} > NEW.sqlite3"
 
     def schema(self) -> Schema:
-        try:
-            place = f"{self._path.as_uri()}?mode=rw"
-            with closing(sqlite3.connect(place, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)) as connection:
-                connection.execute("PRAGMA query_only=1")
-                return read_schema(connection)
-        except sqlite3.Error as error:
-            raise StepError(f"database {self._name} ({self._path}) cannot be read: {error}") from error
+        return cast(Schema, self._ask(AskSchema()))  # what this order is answered with
 
     def contents(self, schema: Schema) -> dict[str, Content]:
-        return cast(dict[str, Content], self._ask(AskContents(schema)))  # what this order is answered with
+        return cast(dict[str, Content], self._ask(AskContents(schema)))  # as above
 
     def queries(self, plan: DatabasePlan) -> list[Query]:
         statements = Statements(None, plan, "")
@@ -73,11 +66,14 @@ class SqliteSanitizer:
     def preview(self, plan: DatabasePlan, table: str, rows: int, key: str) -> list[tuple[str | None, ...]]:
         return cast(Rows, self._ask(AskPreview(plan, table, rows, key)))  # as above
 
-    def _ask(self, order: Order) -> Answer:
-        """Let a second process answer, so that no raw value is in this one."""
+    def _ask(self, order: Order, meanwhile: Callable[[int], None] | None = None) -> Answer:
+        """Let a second process answer, so that no raw value is in this one, not even in pages that SQLite reads."""
         worker: Worker[Order, Answer, None] = Worker(self._host, SanitizingJob(self._path))
         try:
             worker.give(order)
+            while meanwhile is not None and not worker.has_answer():
+                meanwhile(0)
+                time.sleep(_LOOK_SECONDS)
             return worker.take()
         finally:
             worker.end()
@@ -92,7 +88,7 @@ class SqliteSanitizer:
         jobs: int,
     ) -> SanitizedDump:
         new = folder / _NEW_FILE
-        rows = cast(dict[str, int], self._ask(AskCopy(plan, key, new)))  # as above
+        rows = cast(dict[str, int], self._ask(AskCopy(plan, key, new), passed))  # as above
 
         def fill(sink: Callable[[bytes], None]) -> None:
             with open(new, "rb") as file:
