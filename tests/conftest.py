@@ -67,7 +67,7 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             return "inside"
         if (
             "elasticsearch" in name
-            or name.startswith(("test_indices.py", "test_search_versions.py"))
+            or name.startswith(("test_indices.py", "test_index_agreement.py", "test_search_versions.py"))
             or "[search_" in name
         ):
             return "search"

@@ -95,7 +95,7 @@ def test_what_is_refused_is_told_and_nothing_is_touched(pair: tuple[Site, Site])
     production, staging = pair
     there, here = str(production.config), str(staging.config)
     told = run(staging, "clone", there, here)
-    assert (told.returncode, "--unsanitized" in told.stderr) == (4, True), told.stderr
+    assert (told.returncode, "holdfast sanitize init" in told.stderr) == (4, True), told.stderr
     told = run(staging, "clone", here, there, "--unsanitized")
     assert (told.returncode, "cloning into it is refused" in told.stderr) == (4, True), told.stderr
     told = run(staging, "clone", here, here, "--unsanitized")

@@ -145,6 +145,9 @@ def drains(site: Site, command: str, more: str) -> None:
 def test_an_operation_waits_until_the_queue_is_empty(site: Site) -> None:
     marker = site.folder / "polls"
     drains(site, f"echo x >> {marker}; [ $(wc -l < {marker}) -ge 3 ]", "")
+    succeed(site, "backup", "create", "--quiesce")
+    assert marker.read_text() == "x\n" * 3
+    marker.unlink()
     succeed(site, "upgrade", "v2")
     assert marker.read_text() == "x\n" * 3
     assert running(site) == ["clock", "consumer-1", "consumer-2", "consumer-3", "live", "web"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +59,26 @@ def boxes() -> Iterator[BoxSite]:
             yield made
         finally:
             made.remove()
+
+
+def test_one_plain_dump_of_each_database_as_it_is_now(boxes: BoxSite, folder: Path) -> None:
+    first, second = boxes.add("box1"), boxes.add("box2")
+    boxes.run(second, "INSERT INTO record VALUES (1, 'now')")
+    export = ("backup", "export", "--databases", "--unsanitized", "--reason", "a test", str(folder / "away"))
+    done = run(boxes.site, *export)
+    assert done.returncode == 0, done.stderr
+    (away,) = (folder / "away").iterdir()
+    dumps = {f"database.{name}.sql" for name in ("main", f"main-{first}", f"main-{second}")}
+    assert {path.name for path in away.iterdir()} == {*dumps, "manifest.json", "SHA256SUMS"}
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=away, check=True, capture_output=True)
+    boxes.run(second, "DROP TABLE record")
+    boxes.run(second, (away / f"database.main-{second}.sql").read_text())
+    assert boxes.run(second, "SELECT title FROM record") == "now"
+    listed = len(run_json(boxes.site, "backup", "list")["data"]["backups"])
+    refused = run(boxes.site, *export[:-1], str(boxes.site.vault / "inside"))
+    assert refused.returncode == 4 and "is inside the vault" in refused.stderr
+    assert len(run_json(boxes.site, "backup", "list")["data"]["backups"]) == listed
+    assert run(boxes.site, *export, "--only", "main").returncode == 2
 
 
 def test_a_new_database_is_in_the_next_backup_and_the_set_goes_back_together(boxes: BoxSite) -> None:

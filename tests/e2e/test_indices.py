@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from holdfast.drivers.indices.search.driver import SearchIndexDriver
+from holdfast.errors import StepError
 from tests import index_site, kept, search_store
 from tests.e2e.cli import run, run_json
 from tests.index_site import IndexSite
@@ -106,6 +108,20 @@ def test_an_upgrade_that_fails_puts_the_index_back(snapshotted: IndexSite) -> No
     assert snapshotted.indexed() == before
     assert snapshotted.agrees()
     assert snapshotted.driver().tokens() == []
+    post(snapshotted, b"the index takes writes again")
+
+
+def test_writers_of_an_index_whose_copy_never_ended_go_on_again(snapshotted: IndexSite) -> None:
+    index = snapshotted.driver()
+    assert isinstance(index, SearchIndexDriver)
+    operation = str(run_json(snapshotted.site, "backup", "create")["data"]["operation"])
+    index._beside.block(search_store.FIRST, operation)
+    with pytest.raises(StepError):
+        snapshotted.server.index(search_store.ALIAS, 99, "refused")
+    assert index.tokens() == [operation]
+    done = run(snapshotted.site, "upgrade", "v2")
+    assert done.returncode == 0, done.stderr
+    assert index.tokens() == []
     post(snapshotted, b"the index takes writes again")
 
 

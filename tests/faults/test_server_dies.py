@@ -1,30 +1,36 @@
-"""The database server killed with SIGKILL, with Holdfast or under it. It restarts by itself, as under a supervisor."""
+"""The server of a database or index killed with SIGKILL, with Holdfast or under it.
+
+It restarts by itself, as under a supervisor.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 
+from holdfast.application import stale_indices
 from holdfast.errors import HoldfastError
+from holdfast.operations import index
 from tests.faults.scenarios import ENGINE_SCENARIOS, Scenario
 from tests.faults.test_kill_points import Ground, check_whole, prepared, recover_here
 from tests.proof import patience
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
-from tests.servers import docker, mariadb, mysql, podman, postgresql
+from tests.servers import docker, mariadb, mysql, podman, postgresql, search
 from tests.servers.docker import DockerEngine
 from tests.servers.mariadb import MariadbServer
 from tests.servers.podman import PodmanEngine
 from tests.servers.postgresql import PostgresqlServer
+from tests.servers.search import SearchServer
 from tests.site import Site
 
 pytestmark = pytest.mark.faults
 
-Server = PostgresqlServer | MariadbServer | DockerEngine | PodmanEngine
+Server = PostgresqlServer | MariadbServer | DockerEngine | PodmanEngine | SearchServer
 # Inside a container it is the container that is killed; where services run in containers, their engine.
 _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgresql": postgresql.shared,
@@ -35,6 +41,7 @@ _SERVERS: dict[str, Callable[[], AbstractContextManager[Server]]] = {
     "postgresql-log-inside": postgresql.shared_own_container,
     "compose": docker.shared,
     "podman": podman.shared,
+    "search": lambda: nullcontext(search.shared()),
 }
 _NAMES = ("upgrade", "upgrade_that_fails", "restore")
 SCENARIOS = [scenario for scenario in ENGINE_SCENARIOS if scenario.name in _NAMES]
@@ -53,6 +60,7 @@ def die_together(ground: Ground, number: int) -> str:
         server.start()
     recover_here(site)
     wait_for_what_watches_it(site)
+    build_again(site)
     return check_whole(ground, [])
 
 
@@ -61,6 +69,17 @@ def wait_for_what_watches_it(site: Site) -> None:
     deadline = patience.deadline(_BACK_SECONDS)
     while site.get("/")[0] == 502 and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def build_again(site: Site) -> None:
+    """Run `index rebuild` where an index is out of date, or what was next to it could not be removed yet."""
+    app = site.open()
+    try:
+        behind = [name for name, one in app.context.indices.items() if one.tokens()]
+        if wanted := {*stale_indices.stale(app.loaded), *behind}:
+            app.run(index.plan(app, [*wanted]))
+    finally:
+        app.close()
 
 
 def die_under_it(ground: Ground, number: int, folder: Path) -> str:
@@ -83,6 +102,7 @@ def die_under_it(ground: Ground, number: int, folder: Path) -> str:
     assert end in ("done", "failed"), output
     recover_here(site)  # what happened after the commit point may still be to do
     wait_for_what_watches_it(site)
+    build_again(site)
     return check_whole(ground, [])
 
 

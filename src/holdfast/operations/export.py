@@ -23,9 +23,10 @@ def plan(
     *,
     only: Sequence[str] = (),
     format: Format = "tar.gz",
+    decompresses: bool = False,
     reason: str = "",
 ) -> Plan:
-    """Return the plan of an export; without a reference, of all backups.
+    """Return the plan of an export; without a reference, of all backups. `decompresses`: dumps that are compressed.
 
     Raise NotFoundError, UsageError, RefusedError or DamagedError; nothing is changed.
     """
@@ -59,6 +60,7 @@ def plan(
                 leaves=tuple(leaves),
                 # The size of exported files is not known yet: they are compressed, or have holes and hard links.
                 need_bytes={str(target): stored + (1 << 20)},
+                decompresses=decompresses,
             ),
         ),
         after_commit=(PublishExport(str(target), tuple(ExportedSet(item.id) for item in sets)),),
@@ -66,6 +68,17 @@ def plan(
         barrier_paths=(str(app.loaded.state),),
         parameters=PlanParameters(reason=reason or None),
     )
+
+
+def plan_backup(app: App, folder: str) -> Plan:
+    """Return the plan of the backup that an export of all databases begins with.
+
+    Raise RefusedError or NotFoundError, also where the export could not write its folder.
+    """
+    _folder(app, folder)
+    if not app.loaded.configuration.databases:
+        raise RefusedError("the application has no databases", next_step="See: holdfast config help databases")
+    return backups.plan(app, only=tuple(app.loaded.configuration.databases), comment="for an export of the databases")
 
 
 def takes_data(app: App, only: Sequence[str]) -> bool:

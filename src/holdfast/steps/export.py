@@ -25,6 +25,7 @@ from holdfast.system import durable
 Format = Literal["tar.gz", "folder"]
 SUMS = "SHA256SUMS"
 _BLOCK_BYTES = 1 << 20
+_COMPRESSED = ".zst"
 
 
 def hidden(application: ApplicationContext, folder: Path, id: str) -> Path:
@@ -79,6 +80,8 @@ class WriteExport(TypedStep[WriteFacts], frozen=True):
     leaves: tuple[str, ...]
     """Warnings about data that leaves the vault."""
     need_bytes: dict[str, int]
+    decompresses: bool = False
+    """Whether a dump that the vault has compressed becomes the statements that a client reads."""
 
     @property
     def title(self) -> str:
@@ -121,7 +124,7 @@ class WriteExport(TypedStep[WriteFacts], frozen=True):
         os.mkdir(target, 0o700)
         source = backup.vault_of(application).open_set(chosen.id)
         with _SumsFile(target / SUMS) as sums:
-            _write_set(source, target, chosen, self.format, sums, passed)
+            _write_set(source, target, chosen, self.format, sums, passed, decompresses=self.decompresses)
 
     def undo(self, application: ApplicationContext, context: Context[WriteFacts]) -> None:
         folder = Path(self.folder)
@@ -173,11 +176,23 @@ class PublishExport(TypedStep[PublishExportFacts], frozen=True):
 
 
 def _write_set(
-    source: StoredBackup, target: Path, chosen: ChosenSet, form: Format, sums: _SumsFile, passed: Callable[[int], None]
+    source: StoredBackup,
+    target: Path,
+    chosen: ChosenSet,
+    form: Format,
+    sums: _SumsFile,
+    passed: Callable[[int], None],
+    *,
+    decompresses: bool,
 ) -> None:
     manifest = source.manifest
     for name, facts in sorted(manifest.files.items()):
-        if name.partition("/")[0] in chosen.stored:
+        if name.partition("/")[0] not in chosen.stored:
+            continue
+        if decompresses and name.endswith(_COMPRESSED):
+            plain = name.removesuffix(_COMPRESSED)
+            sums.add(os.fsencode(plain), _decompress(source, name, target / plain, facts["sha256"], passed))
+        else:
             (target / name).parent.mkdir(mode=0o700, exist_ok=True)
             _copy(source, name, target / name, facts["sha256"], passed)
             sums.add(os.fsencode(name), facts["sha256"])
@@ -205,10 +220,33 @@ def _copy(source: StoredBackup, name: str, target: Path, sha256: str, passed: Ca
             writer.write(block)
             passed(len(block))
     if writer.digest() != sha256:
-        raise DamagedError(
-            f"{name} of backup {source.manifest.id} is damaged: its digest does not match",
-            next_step="Run `holdfast backup verify` to see all damage, and choose another backup.",
-        )
+        raise _damaged(source, name, "its digest does not match")
+
+
+def _decompress(source: StoredBackup, name: str, target: Path, sha256: str, passed: Callable[[int], None]) -> str:
+    """Write what a compressed file of a backup contains; return the digest of that. Raise DamagedError."""
+    import zstandard  # noqa: PLC0415 # only for this export
+
+    stored = hashlib.sha256()
+    expanded = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+    with source.open(name) as reader, _Hashed(target) as writer:
+        while block := reader.read(_BLOCK_BYTES):
+            stored.update(block)
+            try:
+                writer.write(expanded.decompress(block))
+            except zstandard.ZstdError as error:
+                raise _damaged(source, name, str(error)) from error
+            passed(len(block))
+    if stored.hexdigest() != sha256:
+        raise _damaged(source, name, "its digest does not match")
+    return writer.digest()
+
+
+def _damaged(source: StoredBackup, name: str, how: str) -> DamagedError:
+    return DamagedError(
+        f"{name} of backup {source.manifest.id} is damaged: {how}",
+        next_step="Run `holdfast backup verify` to see all damage, and choose another backup.",
+    )
 
 
 class _Hashed:

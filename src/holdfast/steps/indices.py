@@ -56,8 +56,11 @@ def _behind(application: ApplicationContext, context: OperationContext, name: st
     return text
 
 
-def _discard(application: ApplicationContext, context: OperationContext) -> None:
-    """Remove what this operation left next to indices, and what dead ones did while their server was down."""
+def _discard(application: ApplicationContext, context: OperationContext) -> list[str]:
+    """Remove what this operation left next to indices, and what dead ones did while their server was down.
+
+    Return the indices of which it could not be removed.
+    """
     unfinished = {record.id for record in application.journal.unfinished()}
 
     def discard(name: str) -> None:
@@ -67,9 +70,18 @@ def _discard(application: ApplicationContext, context: OperationContext) -> None
         for operation in (context.operation, *sorted(known)):
             index.discard(operation)
 
+    kept = []
     for name in application.indices:
         if failed := _tolerant(application, partial(discard, name)):
             context.say(f"what an operation left next to the index {name} could not be removed yet: {failed}")
+            kept.append(name)
+    return kept
+
+
+def _discard_copies(application: ApplicationContext, context: OperationContext) -> None:
+    """Do the same after an index was copied; one whose server was down then may refuse writes once it is back."""
+    for name in _discard(application, context):
+        _behind(application, context, name, "its server was down, and it may refuse writes")
 
 
 # --- restore -------------------------------------------------------------------------------------------
@@ -258,7 +270,7 @@ class ProtectIndices(TypedStep[IndexFacts], frozen=True):
                 act = partial(swap, context.operation, candidates[name], f"{context.operation}.failed")
                 if failed := _tolerant(application, act):
                     _behind(application, context, name, f"it could not be put back: {failed}")
-        _discard(application, context)
+        _discard_copies(application, context)
 
 
 class DropIndexCopies(TypedStep[NoFacts], frozen=True):
@@ -273,4 +285,4 @@ class DropIndexCopies(TypedStep[NoFacts], frozen=True):
         return "remove the copies of indices"
 
     def do(self, application: ApplicationContext, context: Context[NoFacts]) -> None:
-        _discard(application, context)
+        _discard_copies(application, context)

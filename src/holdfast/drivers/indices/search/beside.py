@@ -176,10 +176,15 @@ class Beside:
             if any(wanted(token) for token in self.tokens_of(one)):
                 self._client.tell("DELETE", f"/{one.name}")
         live = self.live()
-        marks = [alias for alias in live.aliases if alias.startswith(self.prefix)] if live is not None else []
-        for alias in marks:
-            if live is not None and alias.endswith(_BLOCKED) and wanted(alias[len(self.prefix) : -len(_BLOCKED)]):
-                self._let_writers_go(live.name, alias)
+        for token in self.blocks(live):
+            if live is not None and wanted(token):
+                self.unblock(live.name, token)
+
+    def blocks(self, live: FoundIndex | None) -> list[str]:
+        """Return the tokens whose copy of the live index was never completed, so that it may refuse writes."""
+        aliases = live.aliases if live is not None else {}
+        marks = [alias for alias in aliases if alias.startswith(self.prefix) and alias.endswith(_BLOCKED)]
+        return [alias[len(self.prefix) : -len(_BLOCKED)] for alias in marks]
 
     # --- a copy of the live index ------------------------------------------------------------------
 
@@ -189,8 +194,5 @@ class Beside:
         self._client.tell("PUT", f"/{name}/_settings", {"index.blocks.write": True})
 
     def unblock(self, name: str, token: str) -> None:
-        self._let_writers_go(name, f"{self.prefix}{token}{_BLOCKED}")
-
-    def _let_writers_go(self, name: str, alias: str) -> None:
         self._client.tell("PUT", f"/{name}/_settings", {"index.blocks.write": None})
-        self._change([self._remove(name, alias)])
+        self._change([self._remove(name, f"{self.prefix}{token}{_BLOCKED}")])

@@ -245,7 +245,8 @@ class SearchIndexDriver:
         self._beside.remove(lambda other: other == token or other.startswith(f"{token}."))
 
     def tokens(self) -> list[str]:
-        return sorted(token for one in self._beside.beside() for token in self._beside.tokens_of(one))
+        beside = [token for one in self._beside.beside() for token in self._beside.tokens_of(one)]
+        return sorted([*beside, *self._beside.blocks(self._beside.live())])
 
     # --- ownership and sessions --------------------------------------------------------------------
 
