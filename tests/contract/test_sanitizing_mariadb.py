@@ -348,7 +348,8 @@ CREATE TABLE hint (id INT PRIMARY KEY, email VARCHAR(100), FOREIGN KEY (id) REFE
 INSERT INTO member VALUES
   ('Ann@Raw.example', 'Köln', '0000-00-00', '9999-12-31', '2024-02-31',
    '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n"},"left":"raw"}',
-   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n","x":[1]},"left":[true]}', 'c:\new', 'a''\', 'Ännchen'),
+   '{"mail":"Ann@Raw.example","n":null,"deep":{"er":"Raw-Ä\ud83d\ude00\n","x":[1]},"left":[true]}',
+   'c:\new', 'a''\', 'Ännchen'),
   ('bob@raw.example', NULL, '2024-05-06', '0000-00-00', '0000-00-00', '{"mail":17,"deep":"flat"}', '{"deep":{}}',
    '\\server\', '😀', ''),
   ('cyd@raw.example', '', '2024-12-31', '2024-05-06 07:08:09', '2024-05-06', '[]', '"word"', '', '', NULL);
