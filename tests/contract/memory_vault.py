@@ -158,6 +158,9 @@ class MemoryVault:
     def exists(self) -> bool:
         return True
 
+    def create_or_open(self) -> None:
+        """It is there as long as this object is."""
+
     def free_bytes(self) -> None:
         return None
 

@@ -103,6 +103,16 @@ def test_a_new_column_is_refused_and_named(site: Site) -> None:
     succeed(site, "backup", "create", "--sanitized")
 
 
+def test_the_first_backup_of_all_may_be_a_sanitized_one(site: Site) -> None:
+    """It makes the vault, in which ordinary backups follow."""
+    shutil.rmtree(site.vault)
+    ready(site)
+    succeed(site, "backup", "create", "--sanitized")
+    succeed(site, "backup", "create")
+    succeed(site, "backup", "verify")
+    assert len(run_json(site, "backup", "list")["data"]["backups"]) == 1
+
+
 def test_production_takes_no_sanitized_data(site: Site) -> None:
     ready(site)
     succeed(site, "backup", "create", "--sanitized")

@@ -13,6 +13,7 @@ from holdfast.errors import DamagedError, NoSpaceError
 from holdfast.sanitize import output
 from holdfast.sanitize.deciding import DatabasePlan
 from holdfast.sanitize.store import SanitizedBackup, SanitizedBackups, SanitizedFile
+from holdfast.steps.backup import vault_of
 from holdfast.steps.typed import Context, StepFacts, TypedStep
 from holdfast.system import durable
 
@@ -41,6 +42,7 @@ class WriteSanitized(TypedStep[WrittenFacts], frozen=True):
     def do(self, application: ApplicationContext, context: Context[WrittenFacts]) -> None:
         rules, plans = sanitizing.ready(application)
         store = sanitizing.store(application)
+        vault_of(application).create_or_open()
         folder = store.begin(self.id)
         if durable.free_bytes(folder) < _LEAST_FREE_BYTES:
             raise NoSpaceError(f"{folder.parent} has less than {_LEAST_FREE_BYTES >> 20} MiB free")

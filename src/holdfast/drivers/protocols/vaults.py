@@ -127,6 +127,9 @@ class Vault(Protocol):
     def exists(self) -> bool:
         """Return whether the vault is there; it is made with the first backup."""
 
+    def create_or_open(self) -> None:
+        """Make the vault if it is not there yet. Raise OwnerMismatchError, DamagedError, RefusedError."""
+
     def free_bytes(self) -> int | None:
         """Return the room that is left in it; None where it is not known."""
 
