@@ -21,6 +21,7 @@ from holdfast.drivers.vaults.local import content_store, small_files, tree_pass
 from holdfast.drivers.vaults.local import manifest as manifests
 from holdfast.drivers.vaults.local.vault import LocalVault
 from holdfast.errors import CancelledError, DamagedError, HoldfastError, OwnerMismatchError, RefusedError
+from holdfast.system.sealed import sealed
 from tests.contract import trees
 from tests.contract.test_vaults import Keeper, no_check, no_progress, write
 from tests.proof import patience
@@ -370,7 +371,7 @@ def newer(path: Path) -> None:
     value = json.loads(path.read_text())
     value.pop("sha256_of_the_rest")
     os.chmod(path, 0o600)
-    path.write_bytes(manifests.sealed({**value, "format": manifests.FORMAT + 1}))
+    path.write_bytes(sealed({**value, "format": manifests.FORMAT + 1}))
 
 
 def test_a_newer_vault_is_refused_with_what_to_do(keeper: Keeper) -> None:
@@ -399,7 +400,7 @@ def test_names_that_lead_out_of_the_set_are_refused(keeper: Keeper) -> None:
     value.pop("sha256_of_the_rest")
     for key, wrong in (("files", {"../../x": {"size_bytes": 0, "sha256": ""}}), ("packs", ["../x"])):
         os.chmod(path, 0o600)
-        path.write_bytes(manifests.sealed({**value, key: wrong}))
+        path.write_bytes(sealed({**value, key: wrong}))
         with pytest.raises(DamagedError, match="outside"):
             keeper.vault.open_set(id)
 

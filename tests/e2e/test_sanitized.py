@@ -113,6 +113,15 @@ def test_the_first_backup_of_all_may_be_a_sanitized_one(site: Site) -> None:
     assert len(run_json(site, "backup", "list")["data"]["backups"]) == 1
 
 
+def test_what_an_undo_could_not_reach_goes_with_the_next_backup(site: Site) -> None:
+    ready(site)
+    left = site.vault / "sanitized" / ".20200101000000.unfinished"
+    left.mkdir(parents=True)
+    (left / "part.00000").write_text("half a dump")
+    succeed(site, "backup", "create", "--sanitized")
+    assert not left.exists() and only_dump(site).exists()
+
+
 def test_production_takes_no_sanitized_data(site: Site) -> None:
     ready(site)
     succeed(site, "backup", "create", "--sanitized")

@@ -86,11 +86,8 @@ def encrypt(source: Path, target: Path, recipients: Sequence[str]) -> str:
         pyrage.encrypt_io(plain, file, found)
     os.unlink(source)
     durable.sync_file(target)
-    digest = hashlib.sha256()
-    with open(target, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    with open(target, "rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()
 
 
 def _private(path: str, flags: int) -> int:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from holdfast.config.similar import no_such
-from holdfast.errors import DamagedError, NotFoundError, RefusedError
+from holdfast.errors import DamagedError, NotFoundError
 from holdfast.system import durable
+from holdfast.system.sealed import check_format, sealed, unseal
 
 FOLDER = "sanitized"
 FORMAT = 1
 _ID = re.compile(r"\d{14}")
 _MANIFEST = "-sanitized.json"
-_BLOCK_BYTES = 1 << 20
+_HIDDEN = ".{}.unfinished"
 
 
 class SanitizedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,18 +77,22 @@ class SanitizedBackups:
 
     def hidden(self, id: str) -> Path:
         """Return the folder in which one is written; nothing there is listed."""
-        return self.folder / f".{id}.unfinished"
+        return self.folder / _HIDDEN.format(id)
 
     def begin(self, id: str) -> Path:
-        """Make that folder, in place of one of an earlier attempt."""
+        """Make that folder, and remove those of earlier attempts that their undo could not reach.
+
+        The lock of backups lets one operation write at a time.
+        """
         durable.make_directory(self.folder)
-        durable.remove_tree(self.hidden(id))
+        for left in self.folder.glob(_HIDDEN.format("*")):
+            durable.remove_tree(left)
         durable.make_directory(self.hidden(id))
         return self.hidden(id)
 
     def finish(self, backup: SanitizedBackup) -> None:
         """Write the sealed file, durably; `publish` lists the backup."""
-        durable.write_file(self.hidden(backup.id) / f"{backup.id}{_MANIFEST}", _sealed(msgspec.to_builtins(backup)))
+        durable.write_file(self.hidden(backup.id) / f"{backup.id}{_MANIFEST}", sealed(msgspec.to_builtins(backup)))
         durable.sync_directory(self.hidden(backup.id))
 
     def publish(self, id: str) -> None:
@@ -125,11 +129,8 @@ class SanitizedBackups:
         return found, damaged
 
     def _read(self, path: Path) -> SanitizedBackup:
-        value = _unsealed(path)
-        if not isinstance(value.get("format"), int) or int(str(value["format"])) > FORMAT:
-            raise RefusedError(
-                f"{path} was written by a newer Holdfast", next_step="Install a newer Holdfast to read it."
-            )
+        value = unseal(path)
+        check_format(value, path, FORMAT)
         try:
             found = msgspec.convert(value, SanitizedBackup)
         except msgspec.ValidationError as error:
@@ -159,9 +160,7 @@ class SanitizedBackups:
         for name, facts in backup.files.items():
             try:
                 with open(self.path(name), "rb") as file:
-                    digest = hashlib.sha256()
-                    for block in _blocks(file.read):
-                        digest.update(block)
+                    digest = hashlib.file_digest(file, "sha256")
             except OSError as error:
                 raise DamagedError(f"sanitized backup {backup.id}: {name} cannot be read: {error}") from error
             if digest.hexdigest() != facts.sha256:
@@ -169,28 +168,3 @@ class SanitizedBackups:
                     f"sanitized backup {backup.id} is damaged: the digest of {name} does not match",
                     next_step="Make a new one: holdfast backup create --sanitized",
                 )
-
-
-def _blocks(read: object) -> Iterator[bytes]:
-    assert callable(read)
-    while block := read(_BLOCK_BYTES):
-        yield block
-
-
-def _sealed(value: Mapping[str, object]) -> bytes:
-    """Return JSON with the digest of itself without that key."""
-    text = json.dumps(value, indent=1, sort_keys=True)
-    return (
-        json.dumps({**value, "sha256": hashlib.sha256(text.encode()).hexdigest()}, indent=1, sort_keys=True)
-    ).encode()
-
-
-def _unsealed(path: Path) -> dict[str, object]:
-    try:
-        value: dict[str, object] = json.loads(path.read_bytes())
-        digest = value.pop("sha256")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
-    if hashlib.sha256(json.dumps(value, indent=1, sort_keys=True).encode()).hexdigest() != digest:
-        raise DamagedError(f"{path} is damaged: its digest does not match")
-    return value

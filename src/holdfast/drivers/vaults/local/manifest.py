@@ -1,61 +1,19 @@
-"""`manifest.json`, `SHA256SUMS` and `holdfast-vault.json`: text in one canonical form with a digest of itself."""
+"""`manifest.json`, `SHA256SUMS` and `holdfast-vault.json`: records that are sealed, and sums."""
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 
-from holdfast.errors import DamagedError, RefusedError
-from holdfast.model import Backup, JsonObject, StoredFile
+from holdfast.errors import DamagedError
+from holdfast.model import Backup, StoredFile
+from holdfast.system.sealed import check_format, sealed, unseal
 
 FORMAT = 1
 _LISTED = {field for field in Backup.__struct_fields__ if field not in ("pinned", "verified_at")}
-
-
-def canonical(value: Mapping[str, object]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True) + "\n").encode()
-
-
-def sealed(value: Mapping[str, object]) -> bytes:
-    """Return canonical JSON that contains the SHA-256 of itself without that key."""
-    digest = hashlib.sha256(canonical(value)).hexdigest()
-    return canonical({**value, "sha256_of_the_rest": digest})
-
-
-@functools.lru_cache(maxsize=64)
-def _is_sealed(raw: bytes) -> bool:
-    """Return whether text is its own sealed form; one operation reads the same manifests again and again."""
-    value = json.loads(raw)
-    del value["sha256_of_the_rest"]
-    return sealed(value) == raw
-
-
-def unseal(path: Path) -> JsonObject:
-    """Return the content of a sealed file. Raise DamagedError unless every byte is as it was written."""
-    try:
-        raw = path.read_bytes()
-        value: JsonObject = json.loads(raw)
-        del value["sha256_of_the_rest"]
-        intact = _is_sealed(raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{path} is damaged: {error}") from error
-    if not intact:
-        raise DamagedError(f"{path} is damaged: its digest does not match")
-    return value
-
-
-def check_format(value: Mapping[str, object], path: Path) -> None:
-    found = value.get("format")
-    if not isinstance(found, int) or found > FORMAT:
-        raise RefusedError(
-            f"{path} has format {found!r}, but this Holdfast knows formats up to {FORMAT}",
-            next_step="Install a newer Holdfast to read it.",
-        )
 
 
 def write_manifest(backup: Backup) -> bytes:
@@ -66,7 +24,7 @@ def write_manifest(backup: Backup) -> bytes:
 def read_manifest(folder: Path) -> Backup:
     """Return the manifest in a backup's folder. Raise DamagedError, or RefusedError for a newer format."""
     value = unseal(folder / "manifest.json")
-    check_format(value, folder / "manifest.json")
+    check_format(value, folder / "manifest.json", FORMAT)
     value.pop("format")
     try:
         backup = msgspec.convert(value, Backup)

@@ -21,6 +21,7 @@ from holdfast.errors import DamagedError, NotFoundError, OwnerMismatchError, Ref
 from holdfast.model import Backup
 from holdfast.system import durable
 from holdfast.system.host import Host
+from holdfast.system.sealed import check_format, sealed, unseal
 
 if TYPE_CHECKING:
     from holdfast.drivers.vaults.local.reader import LocalBackup
@@ -78,15 +79,15 @@ class LocalVault:
                 )
             durable.make_directory(self.path)
             value = {"format": manifests.FORMAT, "id": secrets.token_hex(16), "owner": self.owner}
-            durable.write_file(self.path / _VAULT_FILE, manifests.sealed(value))
+            durable.write_file(self.path / _VAULT_FILE, sealed(value))
         os.chmod(self.path, 0o700)
         for name in _FOLDERS:
             durable.make_directory(self.path / name)
 
     def _check_owner(self) -> None:
         """Raise OwnerMismatchError, or DamagedError for a damaged vault file."""
-        value = manifests.unseal(self.path / _VAULT_FILE)
-        manifests.check_format(value, self.path / _VAULT_FILE)
+        value = unseal(self.path / _VAULT_FILE)
+        check_format(value, self.path / _VAULT_FILE, manifests.FORMAT)
         if value["owner"] != self.owner:
             raise OwnerMismatchError(
                 f"the vault {self.path} belongs to {value['owner']}, not to {self.owner}",
