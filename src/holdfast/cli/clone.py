@@ -117,9 +117,9 @@ def _sanitized(
     if reference is None:
         plan = sanitized.plan(before, comment=f"for a clone to {target}")
         before.run(plan, wait_seconds=wait_seconds)
-        reference = plan.title.rpartition(" ")[2]
+        reference = plan.parameters.set
         session.renderer.line(f"sanitized backup {reference} of {source}")
-    found = sanitizing.store(before.context).find(reference)
+    found = sanitizing.store(before.context).find(reference or "latest")
     for name in [database] if database is not None else [one.database for one in found.files.values()]:
         load = sanitized.plan_restore(app, found, before, database=name, safety=safety, clone=True)
         session.run(app, load, dry_run=dry_run, wait_seconds=wait_seconds)

@@ -30,7 +30,7 @@ def create(session: Session, comment: str, *, dry_run: bool) -> None:
     session.run(app, plan, dry_run=dry_run)
     if not dry_run and session.renderer.to_person:
         store = sanitizing.store(app.context)
-        for name, facts in store.find(plan.title.rpartition(" ")[2]).files.items():
+        for name, facts in store.find(plan.parameters.set or "latest").files.items():
             session.renderer.aside(f"{store.path(name)}\n  {facts.load}")
 
 

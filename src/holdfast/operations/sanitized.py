@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.application import sanitizing
 from holdfast.application.application import App
 from holdfast.errors import RefusedError, UsageError
-from holdfast.model import Plan
+from holdfast.model import Plan, PlanParameters
 from holdfast.operations import backup as backups
 from holdfast.operations import import_
 from holdfast.sanitize.store import SanitizedBackup
@@ -29,6 +29,7 @@ def plan(app: App, *, comment: str = "") -> Plan:
         lock="backup",
         notes=tuple(notes),
         barrier_paths=(str(app.loaded.state), str(store.folder.parent)),
+        parameters=PlanParameters(set=id),
     )
 
 
