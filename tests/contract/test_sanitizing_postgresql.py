@@ -414,3 +414,17 @@ def _digest(server: PostgresqlServer, name: str) -> str:
         " SELECT count(*)::text FROM pg_class UNION ALL SELECT last_value::text FROM users_id_seq",
         user=ROLE,
     )
+
+
+def test_a_large_table_is_read_in_pieces_without_loss_or_repetition(
+    server: PostgresqlServer, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.drivers.databases.postgresql.sanitizing._SPLIT_BYTES", 0)
+    found = sanitizer(server, name)
+    text, dump = written(found, plan_of(found), tmp_path)
+    assert text.count('COPY "public"."users" (') == 2, "two sessions read it"
+    assert dump.rows["users"] == 301 and dump.rows["crm.orders"] == 300
+    with server.own_database() as other:
+        load(server, other, text)
+        for sql in ("SELECT count(*), sum(id) FROM users", "SELECT count(*), sum(id) FROM crm.orders"):
+            assert server.run(other, sql, user=ROLE) == server.run(name, sql, user=ROLE)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
 from holdfast.errors import RefusedError
+from holdfast.sanitize.deciding import DatabasePlan, TablePlan
+from holdfast.sanitize.methods import Email, Hash, Phone
+from holdfast.sanitize.schema import Column
 
 CANARY = "canary"
 """The domain of the digests."""
@@ -95,6 +98,14 @@ def _whole_values(data: bytes) -> int:
 def is_one_word(text: str) -> bool:
     """Return whether a value is found wherever it is a value of the output."""
     return not set(text) & set(SEPARATORS) and re.search("[^a-z]", text) is not None
+
+
+def columns(plan: DatabasePlan) -> Iterator[tuple[TablePlan, Column]]:
+    """Yield the columns of which raw values are looked for: replaced ones, whose values are as good as unique."""
+    for one in plan.tables:
+        for decision in one.changed if not one.empty and not one.exempt else ():
+            if isinstance(decision.method, (Email, Hash, Phone)) and not decision.column.array:
+                yield one, decision.column
 
 
 def chosen(canaries: Sequence[Canary]) -> list[Canary]:

@@ -35,7 +35,6 @@ from holdfast.model import Server
 from holdfast.sanitize import scan
 from holdfast.sanitize.deciding import DatabasePlan, TablePlan
 from holdfast.sanitize.detector import Content
-from holdfast.sanitize.methods import Email, Hash, Phone
 from holdfast.sanitize.output import Compression
 from holdfast.sanitize.scan import Canary
 from holdfast.sanitize.schema import Schema
@@ -223,26 +222,22 @@ class MariadbSanitizer:
         return writer.table(number, one.table.name, b"", fill, b"\n")
 
     def _canaries(self, plan: DatabasePlan, key: str) -> list[Canary]:
-        """Return digests of some raw values that must not leave: of columns whose values are as good as unique."""
+        """Return digests of some raw values that must not leave."""
         found = []
         with self._reading(key) as session:
-            for one in plan.tables:
-                for decision in one.changed if not one.empty and not one.exempt else ():
-                    if not isinstance(decision.method, (Email, Hash, Phone)):
-                        continue
-                    text = f"CONVERT({identifier(decision.column.name)} USING utf8mb4)"
-                    place = f"{one.table.name}.{decision.column.name}"
-                    rows: list[bytes] = []
-                    session.pour(
-                        f"SELECT CONCAT(LENGTH({text}), ' ', {values.digest(scan.CANARY, text)}) FROM"
-                        f" {identifier(one.table.own_name)} WHERE LENGTH({text}) BETWEEN {scan.LEAST_LENGTH} AND"
-                        f" {scan.MOST_LENGTH} AND {text} NOT REGEXP '[^[:alnum:]._@+/=$-]'"
-                        f" AND {text} COLLATE utf8mb4_bin REGEXP '[^a-z]' LIMIT {scan.PER_COLUMN}",
-                        rows.append,
-                    )
-                    for line in b"".join(rows).decode().splitlines():
-                        length, _, digest = line.partition(" ")
-                        found.append(Canary(place, int(length), digest))
+            for one, column in scan.columns(plan):
+                text = f"CONVERT({identifier(column.name)} USING utf8mb4)"
+                rows: list[bytes] = []
+                session.pour(
+                    f"SELECT CONCAT(LENGTH({text}), ' ', {values.digest(scan.CANARY, text)}) FROM"
+                    f" {identifier(one.table.own_name)} WHERE LENGTH({text}) BETWEEN {scan.LEAST_LENGTH} AND"
+                    f" {scan.MOST_LENGTH} AND {text} NOT REGEXP '[^[:alnum:]._@+/=$-]'"
+                    f" AND {text} COLLATE utf8mb4_bin REGEXP '[^a-z]' LIMIT {scan.PER_COLUMN}",
+                    rows.append,
+                )
+                for line in b"".join(rows).decode().splitlines():
+                    length, _, digest = line.partition(" ")
+                    found.append(Canary(f"{one.table.name}.{column.name}", int(length), digest))
         return scan.chosen(found)
 
 

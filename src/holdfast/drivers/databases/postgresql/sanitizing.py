@@ -27,7 +27,6 @@ from holdfast.model import Server
 from holdfast.sanitize import scan
 from holdfast.sanitize.deciding import DatabasePlan, TablePlan
 from holdfast.sanitize.detector import Content
-from holdfast.sanitize.methods import Email, Hash, Phone
 from holdfast.sanitize.output import Compression
 from holdfast.sanitize.scan import Canary
 from holdfast.sanitize.schema import Schema
@@ -39,7 +38,6 @@ _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LOCK_TIMEOUT_MS = 30_000
 _READS_RANGES = 14_00_00
 _SPLIT_BYTES = 64 << 20
-_PAGE_BYTES = 8192
 _SCHEMA = ("--no-password", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions")
 _HEADING = b"-- Sanitized dump of PostgreSQL. Load it with: psql --set ON_ERROR_STOP=1 --single-transaction\n\n"
 _SEQUENCES = """
@@ -173,8 +171,8 @@ class PostgresqlSanitizer:
                 continue
             pages = 0
             if can_split and not one.table.virtual and one.table.size_bytes >= _SPLIT_BYTES:
-                asked = f"SELECT pg_relation_size({literal(values.place(one.table))}::regclass) / {_PAGE_BYTES}"
-                pages = int(session.value(asked) or 0)
+                size = f"pg_relation_size({literal(values.place(one.table))}::regclass)"
+                pages = int(session.value(f"SELECT {size} / current_setting('block_size')::integer") or 0)
             bounds = [pages * number // jobs for number in range(1, jobs)] if pages > jobs else []
             for first, end in zip([0, *bounds], [*bounds, None], strict=True):
                 rows = [f"ctid >= '({first},0)'"] if first else []
@@ -191,23 +189,18 @@ class PostgresqlSanitizer:
             return writer.table(number, one.table.name, before, partial(session.pour, select), b"\\.\n\n")
 
     def _canaries(self, session: Session, plan: DatabasePlan) -> list[Canary]:
-        """Return digests of some raw values that must not leave: of columns whose values are as good as unique."""
+        """Return digests of some raw values that must not leave."""
         found = []
-        for one in plan.tables:
-            for decision in one.changed if not one.empty else ():
-                column = decision.column
-                if not isinstance(decision.method, (Email, Hash, Phone)) or column.array or one.exempt:
-                    continue
-                text = f"{identifier(column.name)}::text"
-                digest = values.digest(scan.CANARY, text)
-                place = f"{one.table.name}.{column.name}"
-                rows = session.rows(
-                    f"SELECT octet_length({text}), {digest} FROM {values.place(one.table)} WHERE octet_length({text})"
-                    f" BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
-                    f" AND translate({text}, {literal(scan.SEPARATORS)}, '') = {text}"
-                    f" AND {text} ~ '[^a-z]' LIMIT {scan.PER_COLUMN}"
-                )
-                found += [Canary(place, int(length or 0), str(value)) for length, value in rows]
+        for one, column in scan.columns(plan):
+            text = f"{identifier(column.name)}::text"
+            rows = session.rows(
+                f"SELECT octet_length({text}), {values.digest(scan.CANARY, text)} FROM {values.place(one.table)}"
+                f" WHERE octet_length({text}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
+                f" AND translate({text}, {literal(scan.SEPARATORS)}, '') = {text}"
+                f" AND {text} ~ '[^a-z]' LIMIT {scan.PER_COLUMN}"
+            )
+            place = f"{one.table.name}.{column.name}"
+            found += [Canary(place, int(length or 0), str(value)) for length, value in rows]
         return scan.chosen(found)
 
 

@@ -33,7 +33,7 @@ from holdfast.errors import RefusedError, StepError
 from holdfast.sanitize import scan
 from holdfast.sanitize.deciding import DatabasePlan, Decision, TablePlan
 from holdfast.sanitize.detector import CONTENT_PATTERNS, Content
-from holdfast.sanitize.methods import Email, Hash, Keep, Null, Phone, Set, Sql
+from holdfast.sanitize.methods import Keep, Null, Set, Sql
 from holdfast.sanitize.scan import Canary, Scanner
 from holdfast.sanitize.schema import Schema
 from holdfast.sanitize.values import Value, Values
@@ -364,18 +364,15 @@ class _Copy:
     def _canaries(self) -> list[Canary]:
         digest = Values(self._plan, self._key).digest(scan.CANARY)
         found = []
-        for one in self._plan.tables:
-            for decision in one.changed if not one.empty and not one.exempt else ():
-                if not isinstance(decision.method, (Email, Hash, Phone)):
-                    continue
-                name = quoted(decision.column.name)
-                asked = (
-                    f"SELECT DISTINCT {name} FROM main.{quoted(one.table.own_name)} WHERE typeof({name}) = 'text' AND"
-                    f" length({name}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH} LIMIT {scan.PER_COLUMN * 5}"
-                )
-                texts = [text for (text,) in self._source.execute(asked) if scan.is_one_word(text)][: scan.PER_COLUMN]
-                place = f"{one.table.name}.{decision.column.name}"
-                found += [Canary(place, len(text.encode()), digest(text)) for text in texts]
+        for one, column in scan.columns(self._plan):
+            name = quoted(column.name)
+            asked = (
+                f"SELECT DISTINCT {name} FROM main.{quoted(one.table.own_name)} WHERE typeof({name}) = 'text' AND"
+                f" length({name}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH} LIMIT {scan.PER_COLUMN * 5}"
+            )
+            texts = [text for (text,) in self._source.execute(asked) if scan.is_one_word(text)][: scan.PER_COLUMN]
+            place = f"{one.table.name}.{column.name}"
+            found += [Canary(place, len(text.encode()), digest(text)) for text in texts]
         return scan.chosen(found)
 
 
