@@ -52,7 +52,7 @@ class SqliteStore:
 
     lines = 'kind = "sqlite"\npath = "shared/guestbook.sqlite3"'
     environment = ""
-    module = None
+    module: Path | None = None
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,7 +103,7 @@ SELECT coalesce(string_agg(line, E'\\n' ORDER BY line), '') FROM (
 class PostgresqlStore:
     """A database of the shared server, owned by a role that is no superuser."""
 
-    module = APPLICATIONS / "postgresql.py"
+    module: Path | None = APPLICATIONS / "postgresql.py"
 
     def __init__(self, folder: str, name: str) -> None:
         self._folder = folder
@@ -209,7 +209,7 @@ class PostgresqlStore:
 class MariadbStore:
     """A database of the shared server, whose account has every right on it and no other."""
 
-    module = APPLICATIONS / "mariadb.py"
+    module: Path | None = APPLICATIONS / "mariadb.py"
     kind = "mariadb"
     server: type[MariadbServer] = MariadbServer
     dump_options: tuple[str, ...] = ()

@@ -110,13 +110,13 @@ def images(
     instance = folder / "instance"
     instance.mkdir()
     (instance / "compose.yml").write_text(json.dumps({"services": {"web": {"image": docker.IMAGE}}}))
-    name = f"contract-{folder.name.lower().replace('_', '0')}"
-    prefix = f"holdfast/{name}"
-
-    def project(tree: Path, place: Path, known: str = "") -> Compose:
-        return compose_of(Project(arguments, place, files_in([], tree, instance), name=known or name))
-
     packages = folder / "packages"
+    own_name = f"contract-{folder.name.lower().replace('_', '0')}"
+    prefix = f"holdfast/{own_name}"
+
+    def project(sources: Path, folder: Path, name: str = "") -> Compose:
+        return compose_of(Project(arguments, folder, files_in([], sources, instance), name=name or own_name))
+
     yield ImagePackages(
         packages,
         sources,
@@ -129,4 +129,4 @@ def images(
         services=["web", "cache"],
         script=script,
     )
-    containers.remove(name, images=[prefix, name], client="podman" if client == "podman" else "docker")
+    containers.remove(own_name, images=[prefix, own_name], client="podman" if client == "podman" else "docker")

@@ -65,4 +65,5 @@ FILES: Mapping[str, Callable[[Path], Files]] = {"fake": FakeFiles}
 VAULTS: Mapping[str, OpenVault] = {"fake": vault}
 GATES: Mapping[str, Callable[[Path], Gate]] = {"fake": lambda folder: FakeGate()}
 RUNTIMES: Mapping[str, OpenRuntime] = {"fake": lambda folder: nullcontext(FakeRuntime())}
-PACKAGES: Mapping[str, OpenPackages] = {"fake": packages}
+# The fake has neither patches nor a registry, which have suites of their own.
+PACKAGES: Mapping[str, OpenPackages] = {"fake": packages}  # type: ignore[dict-item]

@@ -175,7 +175,7 @@ def key_of(context: ApplicationContext, found: Rules) -> str:
 
 
 def key_id(key: str) -> str:
-    """Return a name of the key from which it cannot be told."""
+    """Return a name of the key that does not reveal it."""
     return hashlib.sha256(f"holdfast key id:{key}".encode()).hexdigest()[:_KEY_ID_DIGITS]
 
 

@@ -36,7 +36,7 @@ def _domain(value: Mapping[str, object], default: str) -> str:
 
 
 def _no_option(value: Mapping[str, object], name: str) -> None:
-    """Refuse what a method would ignore. `true` only lets options of the method stand beside its name."""
+    """Refuse a value that the method would ignore. `true` is allowed, because options need a table."""
     if value[name] is not None and value[name] is not True:
         raise ValueError(f"{name}: takes no value; write {name} = true")
 

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from holdfast.sanitize import methods
 from holdfast.sanitize.forms import NEEDS_MORE, READERS, SIMPLE, known
 from holdfast.sanitize.methods import AnyMethod
 
-FILE = "sanitize.toml"
+_WordT = TypeVar("_WordT", bound=str)
 _SETTINGS = (
     "extends",
     "unlisted_tables",
@@ -152,9 +152,9 @@ class _Reader:
         if "#" not in mask or not re.fullmatch(r"[-+#0-9 ().]+", mask):
             self._problems.append(f"phone_mask: {mask!r} needs `#` for digits, and nothing but digits and +-(). beside")
         return Rules(
-            unlisted_tables=self._one_of(value, "unlisted_tables", ("error", "empty", "keep")),  # type: ignore[arg-type]  # one of them
-            unlisted_columns=self._one_of(value, "unlisted_columns", ("flagged", "error", "keep")),  # type: ignore[arg-type]  # as above
-            consistency=self._one_of(value, "consistency", ("project", "run")),  # type: ignore[arg-type]  # as above
+            unlisted_tables=self._one_of(value, "unlisted_tables", ("error", "empty", "keep")),
+            unlisted_columns=self._one_of(value, "unlisted_columns", ("flagged", "error", "keep")),
+            consistency=self._one_of(value, "consistency", ("project", "run")),
             email_domain=domain,
             allowed_email_domains=tuple(allowed),
             phone_mask=mask,
@@ -176,7 +176,7 @@ class _Reader:
             self._problems.append(f"{place}.last: must be a number of rows")
             last = 0
         found = TableRules(
-            rows=self._one_of(value, "rows", ("all", "none"), f"{place}."),  # type: ignore[arg-type]  # one of them
+            rows=self._one_of(value, "rows", ("all", "none"), f"{place}."),
             where=self._sql(value, "where", place),
             last=last,
             by=self._text(value, "by", "", f"{place}."),
@@ -269,12 +269,13 @@ class _Reader:
             self._problems.append(f"{place}.{key}: is one condition, without a semicolon")
         return found
 
-    def _one_of(self, value: Mapping[str, object], key: str, known: tuple[str, ...], place: str = "") -> str:
-        found = value.get(key, known[0])
-        if found not in known:
+    def _one_of(self, value: Mapping[str, object], key: str, known: tuple[_WordT, ...], place: str = "") -> _WordT:
+        """Return the chosen word; the first of them is the default."""
+        wanted = value.get(key, known[0])
+        found = next((one for one in known if one == wanted), None)
+        if found is None:
             self._problems.append(f"{place}{key}: must be one of {', '.join(known)}")
-            return known[0]
-        return str(found)
+        return found or known[0]
 
     def _table(self, value: Mapping[str, object], key: str, place: str) -> Mapping[str, object]:
         found = value.get(key, {})

@@ -136,7 +136,7 @@ def _write(path: Path, content: bytes | None) -> None:
     """Write a file with the owner and mode that it has, or remove it. Idempotent."""
     if content is not None and not path.parent.is_dir():
         raise RefusedError(
-            f"there is no folder {path.parent}, in which the gate writes {path.name}",
+            f"the folder {path.parent} does not exist, so the gate cannot write {path.name}",
             next_step="Create it, or correct the `path` of this switch.",
         )
     with _folder(path) as folder:
