@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import tarfile
@@ -100,9 +101,10 @@ def test_a_quiesced_backup_has_neither_flag_nor_changed_keys(site: Site, folder:
         if path.stat().st_mtime == max(one.stat().st_mtime for one in site.vault.rglob("config.tar.zst"))
     ]
     with open(archive, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
-            found = {member.name: tar.extractfile(member).read() for member in tar if member.isreg()}  # type: ignore[union-attr]
-    assert found["shared/configuration.yml"] == CONFIGURATION
+        content = stream.read()
+    with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+        stored = tar.extractfile("shared/configuration.yml")
+        assert stored is not None and stored.read() == CONFIGURATION
     files = run_json(site, "backup", "files", "latest", "media")
     assert "maintenance.html" not in str(files["data"])
 

@@ -13,8 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 
 from holdfast.config.schema import Index
@@ -45,6 +45,31 @@ def _java(version: str) -> Path | None:
             if program.parent.parent.name.removeprefix("java-1.").startswith(start.removeprefix("java-1.")):
                 return program.parent.parent
     return None
+
+
+class _Snapshot(msgspec.Struct):
+    snapshot: str
+
+
+class _Snapshots(msgspec.Struct):
+    snapshots: list[_Snapshot]
+
+
+class _Source(msgspec.Struct):
+    text: str
+
+
+class _Hit(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+    source: _Source = msgspec.field(name="_source")
+
+
+class _Hits(msgspec.Struct):
+    hits: list[_Hit]
+
+
+class _Found(msgspec.Struct):
+    hits: _Hits
 
 
 class SearchServer:
@@ -164,8 +189,13 @@ class SearchServer:
     def texts(self, name: str) -> list[str]:
         """Return the texts of an index in the order of their numbers."""
         self.ask("POST", f"/{name}/_refresh")
-        found: Any = self.ask("GET", f"/{name}/_search?size=10000")
-        return [hit["_source"]["text"] for hit in sorted(found["hits"]["hits"], key=lambda hit: int(hit["_id"]))]
+        found = self.client.ask(_Found, "GET", f"/{name}/_search?size=10000")
+        return [hit.source.text for hit in sorted(found.hits.hits, key=lambda hit: int(hit.id))]
+
+    def snapshot_names(self, repository: str) -> list[str]:
+        """Return the names of the snapshots in a repository."""
+        found = self.client.ask(_Snapshots, "GET", f"/_snapshot/{repository}/_all")
+        return [one.snapshot for one in found.snapshots]
 
     def clear(self) -> None:
         """Remove every index and every snapshot."""
