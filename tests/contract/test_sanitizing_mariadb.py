@@ -9,9 +9,9 @@ import random
 import re
 import secrets
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +24,10 @@ from holdfast.drivers.databases.mariadb.sanitizing import Inserts, MariadbSaniti
 from holdfast.drivers.protocols.sanitizing import SanitizedDump
 from holdfast.errors import RefusedError, StepError
 from holdfast.model import Server
-from holdfast.sanitize import output, rules
-from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
+from holdfast.sanitize.deciding import DatabasePlan, Decided
 from holdfast.sanitize.values import Values
 from holdfast.system.host import Host
-from tests.memory import memory_of
+from tests.contract import sanitizing
 from tests.proof import patience
 from tests.servers import mariadb, mysql
 from tests.servers.mariadb import USER, MariadbServer
@@ -131,7 +130,11 @@ def added(server: MariadbServer, name: str, sql: str, back: str) -> Iterator[Non
 
 
 def sanitizer(server: MariadbServer, name: str) -> MariadbSanitizer:
-    return MariadbSanitizer("main", name, Server(host=str(server.place / "socket"), user=USER), Host(), dialect(server))
+    return MariadbSanitizer("main", name, address(server), Host(), dialect(server))
+
+
+def address(server: MariadbServer) -> Server:
+    return Server(host=str(server.place / "socket"), user=USER)
 
 
 def dialect(server: MariadbServer) -> Dialect:
@@ -139,22 +142,15 @@ def dialect(server: MariadbServer) -> Dialect:
 
 
 def decided(found: MariadbSanitizer, text: str = RULES) -> Decided:
-    schema = found.schema()
-    return decide(schema, rules.parse(text, "sanitize.toml", lambda _: ""), found.contents(schema), found.quote)
+    return sanitizing.decided(found, text)
 
 
 def plan_of(found: MariadbSanitizer, text: str = RULES) -> DatabasePlan:
-    made = decided(found, text)
-    assert made.problems == ()
-    assert found.problems(made.plan) == []
-    return made.plan
+    return sanitizing.plan_of(found, text)
 
 
 def written(found: MariadbSanitizer, plan: DatabasePlan, folder: Path) -> tuple[bytes, SanitizedDump]:
-    dump = found.write(plan, KEY, folder, "gz", lambda _: None, 1)
-    output.join(dump.parts, folder / "dump.sql.gz")
-    assert [path.name for path in folder.iterdir()] == ["dump.sql.gz"]
-    return gzip.decompress((folder / "dump.sql.gz").read_bytes()), dump
+    return sanitizing.written(found, plan, KEY, folder)
 
 
 def load(server: MariadbServer, name: str, dump: bytes) -> None:
@@ -252,28 +248,6 @@ def test_any_text_becomes_what_python_makes_of_it(server: MariadbServer, tmp_pat
             assert loaded == [function(source) for function in functions], ascii(source)
 
 
-_DUMPS = """
-import sys
-from pathlib import Path
-from holdfast.drivers.databases.mariadb.driver import MARIADB
-from holdfast.drivers.databases.mariadb.mysql import MYSQL
-from holdfast.drivers.databases.mariadb.sanitizing import MariadbSanitizer
-from holdfast.model import Server
-from holdfast.sanitize import rules
-from holdfast.sanitize.deciding import decide
-from holdfast.system.host import Host
-name, socket, user, target, key, kind = sys.argv[1:7]
-found = MariadbSanitizer("main", name, Server(host=socket, user=user), Host(), MYSQL if kind == "mysql" else MARIADB)
-schema = found.schema()
-made = decide(schema, rules.parse(sys.stdin.read(), "sanitize.toml", str), found.contents(schema), found.quote)
-assert made.problems == () and found.problems(made.plan) == []
-found.write(made.plan, key, Path(target), "gz", lambda _: None, 1)
-print("written", flush=True)
-import time
-time.sleep(600)
-"""
-
-
 def test_nothing_raw_is_in_the_output_and_the_key_is_in_no_log(
     server: MariadbServer, name: str, tmp_path: Path
 ) -> None:
@@ -283,18 +257,10 @@ def test_nothing_raw_is_in_the_output_and_the_key_is_in_no_log(
     text = RULES + '[tables.sentinels.columns]\na = "hash"\nb = "text"\nc = { json = { a = "hash" } }\nd = "file"\n'
     with added(server, name, made, "DROP TABLE sentinels"):
         server.run("mysql", "SET GLOBAL log_output = 'TABLE', GLOBAL general_log = 1; TRUNCATE general_log")
-        argv = [sys.executable, "-c", _DUMPS, name, f"{server.place}/socket", USER, str(tmp_path), KEY]
-        argv.append(dialect(server).client)
-        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(text)
-            process.stdin.close()
-            assert process.stdout.readline() == "written\n"
-            memory = memory_of(process.pid)
-            process.kill()
+        make = partial(MariadbSanitizer, "main", name, address(server), dialect=dialect(server))
+        memory = sanitizing.memory_of_a_dump(make, text, KEY, tmp_path)
         log = server.run("mysql", "SET GLOBAL general_log = 0; SELECT argument FROM general_log")
     assert "@holdfast_key" in log and KEY not in log
-    assert KEY.encode() in memory, "it is the memory of the process that made the dump"
     raw = {one.encode() for one in sentinels}
     assert {*re.findall(rb"[0-9A-F]{16}", memory)}.isdisjoint(raw)
     dumped = b"".join(gzip.decompress(part.read_bytes()) for part in tmp_path.iterdir())

@@ -7,10 +7,9 @@ import hashlib
 import re
 import secrets
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,9 @@ from holdfast.drivers.databases.sqlite.sanitized_copy import Answer, Order, Sani
 from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
 from holdfast.drivers.protocols.sanitizing import SanitizedDump
 from holdfast.errors import RefusedError, StepError
-from holdfast.sanitize import output, rules
-from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
+from holdfast.sanitize.deciding import DatabasePlan, Decided
 from holdfast.system.host import Host
-from tests.memory import memory_of
+from tests.contract import sanitizing
 
 KEY = "c0ffee" * 10
 HAZARDS = """
@@ -105,23 +103,16 @@ def sanitizer(path: Path) -> SqliteSanitizer:
 
 
 def decided(found: SqliteSanitizer, text: str = RULES) -> Decided:
-    schema = found.schema()
-    return decide(schema, rules.parse(text, "sanitize.toml", lambda _: ""), found.contents(schema), found.quote)
+    return sanitizing.decided(found, text)
 
 
 def plan_of(found: SqliteSanitizer, text: str = RULES) -> DatabasePlan:
-    made = decided(found, text)
-    assert made.problems == ()
-    assert found.problems(made.plan) == []
-    return made.plan
+    return sanitizing.plan_of(found, text)
 
 
 def written(found: SqliteSanitizer, plan: DatabasePlan, folder: Path) -> tuple[Path, SanitizedDump]:
-    folder.mkdir(exist_ok=True)
-    dump = found.write(plan, KEY, folder, "gz", lambda _: None, 1)
-    output.join(dump.parts, folder / "dump.gz")
-    assert [one.name for one in folder.iterdir()] == ["dump.gz"]
-    (folder / "new.sqlite3").write_bytes(gzip.decompress((folder / "dump.gz").read_bytes()))
+    dumped, dump = sanitizing.written(found, plan, KEY, folder)
+    (folder / "new.sqlite3").write_bytes(dumped)
     return folder / "new.sqlite3", dump
 
 
@@ -174,27 +165,6 @@ def test_a_database_with_an_open_writer_is_read_at_one_instant(path: Path, quick
         writer.execute("COMMIT")
 
 
-_DUMPS = """
-import sys
-from pathlib import Path
-from holdfast.drivers.databases.sqlite.sanitized_copy import Answer, Order, SanitizingJob
-from holdfast.drivers.databases.sqlite.sanitizing import SqliteSanitizer
-from holdfast.sanitize import rules
-from holdfast.sanitize.deciding import decide
-from holdfast.system.host import Host
-path, target, key = sys.argv[1:4]
-found = SqliteSanitizer("main", Path(path), Host())
-schema = found.schema()
-made = decide(schema, rules.parse(sys.stdin.read(), "sanitize.toml", str), found.contents(schema), found.quote)
-assert made.problems == () and found.problems(made.plan) == []
-found.preview(made.plan, "sentinels", 5, key)
-found.write(made.plan, key, Path(target), "gz", lambda _: None, 1)
-print("written", flush=True)
-import time
-time.sleep(600)
-"""
-
-
 def test_nothing_raw_is_in_the_file_or_in_this_process(path: Path, quick_folder: Path) -> None:
     sentinels = [secrets.token_hex(8).upper() for _ in range(2000)]
     with closing(sqlite3.connect(path)) as connection, connection:
@@ -203,16 +173,7 @@ def test_nothing_raw_is_in_the_file_or_in_this_process(path: Path, quick_folder:
         connection.executemany("INSERT INTO sentinels VALUES (?, ?, ?, ?)", rows)
     text = RULES + '[tables.sentinels.columns]\na = "hash"\nb = "text"\nc = { json = { a = "hash" } }\nd = "file"\n'
     target = quick_folder / "out"
-    target.mkdir()
-    argv = [sys.executable, "-c", _DUMPS, str(path), str(target), KEY]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(text)
-        process.stdin.close()
-        assert process.stdout.readline() == "written\n"
-        memory = memory_of(process.pid)
-        process.kill()
-    assert KEY.encode() in memory, "it is the memory of the process that asked"
+    memory = sanitizing.memory_of_a_dump(partial(SqliteSanitizer, "main", path), text, KEY, target, preview="sentinels")
     assert {*re.findall(rb"[0-9A-F]{16}", memory)}.isdisjoint(one.encode() for one in sentinels)
     (part,) = target.iterdir()
     assert {*re.findall(rb"[0-9A-F]{16}", gzip.decompress(part.read_bytes()))}.isdisjoint(
