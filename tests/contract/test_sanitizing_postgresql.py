@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 import secrets
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,10 @@ from holdfast.drivers.databases.postgresql.sanitizing import PostgresqlSanitizer
 from holdfast.drivers.protocols.sanitizing import SanitizedDump
 from holdfast.errors import RefusedError
 from holdfast.model import Server
-from holdfast.sanitize import output, rules
-from holdfast.sanitize.deciding import DatabasePlan, Decided, decide
+from holdfast.sanitize.deciding import DatabasePlan, Decided
 from holdfast.sanitize.values import Values
 from holdfast.system.host import Host
-from tests.memory import memory_of
+from tests.contract import sanitizing
 from tests.proof import patience
 from tests.servers import postgresql
 from tests.servers.postgresql import ROLE, SUPERUSER, PostgresqlServer
@@ -156,27 +154,25 @@ def added(server: PostgresqlServer, name: str, sql: str, back: str) -> Iterator[
 
 
 def sanitizer(server: PostgresqlServer, name: str, user: str = ROLE) -> PostgresqlSanitizer:
+    return PostgresqlSanitizer("main", *address(server, name, user), Host())
+
+
+def address(server: PostgresqlServer, name: str, user: str = ROLE) -> tuple[DatabaseSettings, Server]:
     settings = DatabaseSettings(kind="postgresql", name=name)
-    return PostgresqlSanitizer("main", settings, Server(host=str(server.folder), port=server.port, user=user), Host())
+    return settings, Server(host=str(server.folder), port=server.port, user=user)
 
 
 def decided(found: PostgresqlSanitizer, text: str = RULES) -> Decided:
-    schema = found.schema()
-    return decide(schema, rules.parse(text, "sanitize.toml", lambda _: ""), found.contents(schema), found.quote)
+    return sanitizing.decided(found, text)
 
 
 def plan_of(found: PostgresqlSanitizer, text: str = RULES) -> DatabasePlan:
-    made = decided(found, text)
-    assert made.problems == ()
-    assert found.problems(made.plan) == []
-    return made.plan
+    return sanitizing.plan_of(found, text)
 
 
 def written(found: PostgresqlSanitizer, plan: DatabasePlan, folder: Path) -> tuple[str, SanitizedDump]:
-    dump = found.write(plan, KEY, folder, "gz", lambda _: None, 2)
-    output.join(dump.parts, folder / "dump.sql.gz")
-    assert [path.name for path in folder.iterdir()] == ["dump.sql.gz"]
-    return gzip.decompress((folder / "dump.sql.gz").read_bytes()).decode(), dump
+    dumped, dump = sanitizing.written(found, plan, KEY, folder, jobs=2)
+    return dumped.decode(), dump
 
 
 def load(server: PostgresqlServer, name: str, text: str) -> None:
@@ -296,46 +292,10 @@ def _sentinels(server: PostgresqlServer, name: str, tmp_path: Path, sentinels: l
     assert {*re.findall("[0-9A-F]{16}", dumped)}.isdisjoint(sentinels)
     for place in (*seen, (server.folder / "log").read_text()):
         assert KEY not in place
-    memory = _memory_of_a_dump(server, name, text, tmp_path)
-    assert KEY.encode() in memory, "it is the memory of the process that made the dump"
+    make = partial(PostgresqlSanitizer, "main", *address(server, name))
+    memory = sanitizing.memory_of_a_dump(make, text, KEY, tmp_path)
     found_there = {*re.findall(rb"[0-9A-F]{16}", memory), *re.findall(rb"[0-9a-f]{32}", memory)}
     assert found_there.isdisjoint(form for one in sentinels for form in (one.encode(), one.encode().hex().encode()))
-
-
-_DUMPS = """
-import sys
-from pathlib import Path
-from holdfast.config.schema import Database
-from holdfast.drivers.databases.postgresql.sanitizing import PostgresqlSanitizer
-from holdfast.model import Server
-from holdfast.sanitize import rules
-from holdfast.sanitize.deciding import decide
-from holdfast.system.host import Host
-name, folder, port, user, target, key = sys.argv[1:7]
-found = PostgresqlSanitizer("main", Database(kind="postgresql", name=name),
-    Server(host=folder, port=int(port), user=user), Host())
-schema = found.schema()
-made = decide(schema, rules.parse(sys.stdin.read(), "sanitize.toml", str), found.contents(schema), found.quote)
-assert made.problems == (), made.problems
-found.write(made.plan, key, Path(target), "gz", lambda _: None, 1)
-print("written", flush=True)
-sys.stdin.close()
-import time
-time.sleep(600)
-"""
-
-
-def _memory_of_a_dump(server: PostgresqlServer, name: str, text: str, folder: Path) -> bytes:
-    """Return the memory of a process of its own that has just made a dump, and is ended then."""
-    argv = [sys.executable, "-c", _DUMPS, name, str(server.folder), str(server.port), ROLE, str(folder), KEY]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(text)
-        process.stdin.close()
-        assert process.stdout.readline() == "written\n"
-        found = memory_of(process.pid)
-        process.kill()
-    return found
 
 
 def test_a_value_that_leaves_by_another_column_ends_the_dump(
@@ -428,3 +388,38 @@ def test_a_large_table_is_read_in_pieces_without_loss_or_repetition(
         load(server, other, text)
         for sql in ("SELECT count(*), sum(id) FROM users", "SELECT count(*), sum(id) FROM crm.orders"):
             assert server.run(other, sql, user=ROLE) == server.run(name, sql, user=ROLE)
+
+
+def test_values_that_repeat_are_made_once_and_are_the_same(
+    server: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.drivers.databases.postgresql.sanitizing._SPLIT_BYTES", 0)
+    words = "ARRAY['Anna', 'ANNA', 'anna', 'Anna ', ' Anna', 'Änne', '', NULL]"
+    made = (
+        "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        'CREATE TABLE "a b" (id integer, ctidx integer, name text, short varchar(20), fixed char(12),'
+        f' "Loose" text COLLATE loose); INSERT INTO "a b" SELECT i, i, w, w, w, w FROM generate_series(1, 2000) i,'
+        f" LATERAL (SELECT ({words})[1 + i % 8]) AS words(w); ANALYZE"
+    )
+    text = (
+        "[tables.'a b']\nexempt = \"name = 'Anna' AND id > 1900\"\n[tables.'a b'.columns]\n"
+        'name = "first_name"\nshort = "email"\nfixed = "phone"\nLoose = "hash"\nctidx = { keep = "a number" }\n'
+    )
+    with server.own_database() as name:
+        server.create_if_missing(name)
+        server.run(name, made, user=ROLE)
+        found = sanitizer(server, name)
+        plan = plan_of(found, text)
+        assert found.queries(plan)[0].sql.count("LEFT JOIN") == 4
+        joined, dump = written(found, plan, tmp_path / "joined")
+        monkeypatch.setattr(PostgresqlSanitizer, "_repeated", staticmethod(lambda _: frozenset()))
+        alone, _ = written(found, plan, tmp_path / "alone")
+    assert dump.rows == {"a b": 2000}
+    assert _rows(joined) == _rows(alone)
+    assert len({row.split("\t")[5] for row in _rows(joined)}) == 9, (
+        "each its own digest, the missing ones, and those that are exempt"
+    )
+
+
+def _rows(dump: str) -> list[str]:
+    return sorted(line for line in dump.splitlines() if re.match(r"\d+\t", line))

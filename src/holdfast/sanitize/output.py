@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,7 +15,8 @@ from holdfast.system import durable
 
 Compression = Literal["gz", "zst"]
 _GZIP = 31
-_LEVELS: dict[str, int] = {"gz": 6, "zst": 3}
+_LEVELS: dict[str, int] = {"gz": 4, "zst": 3}
+"""The level 4 of zlib-ng takes as much room for a dump as the level 6 of zlib; 4 % more for program code."""
 _BLOCK_BYTES = 1 << 20
 
 
@@ -28,7 +28,9 @@ class _Compressor(Protocol):
 
 def _compressor(compression: Compression) -> _Compressor:
     if compression == "gz":
-        return zlib.compressobj(_LEVELS["gz"], zlib.DEFLATED, _GZIP)
+        from zlib_ng import zlib_ng  # noqa: PLC0415 # only for this format
+
+        return zlib_ng.compressobj(_LEVELS["gz"], zlib_ng.DEFLATED, _GZIP)
     import zstandard  # noqa: PLC0415 # only for this format
 
     return zstandard.ZstdCompressor(_LEVELS["zst"]).compressobj()

@@ -21,6 +21,8 @@ CANARY = "canary"
 """The domain of the digests."""
 LEAST_LENGTH, MOST_LENGTH = 8, 64
 PER_COLUMN = 20
+LOOKED_AT = 20_000
+"""Rows in which canaries are looked for: of a column where nearly no value can be one, the server reads no more."""
 _MOST_LENGTHS = 8
 SEPARATORS = "\t\n\r \"'`,:;()<>[]{}|\\"
 """What no canary contains, so that each is a word whatever stands around it."""
@@ -49,6 +51,7 @@ class Scanner:
             rb"@(?!(?i:(?:[a-z0-9-]+\.)*(?:" + allowed + rb")(?![a-z0-9.-]*[a-z0-9])))"
             rb"[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)*\.[A-Za-z\x80-\xff]{2,}"
         )
+        self._usual = f"@{domains[0]}\t".encode() if domains else b"@"
         self._started = hashlib.sha256(f"{key}:{CANARY}:".encode())
         self._lengths = frozenset(canary.length for canary in canaries)
         self._canaries: Mapping[bytes, str] = {bytes.fromhex(canary.digest): canary.column for canary in canaries}
@@ -58,14 +61,17 @@ class Scanner:
         """Look at whole values only: the last one of a block may go on in the next."""
         whole = self._rest + data if self._rest else data
         cut = _whole_values(whole)
-        if (found := self._mail.search(whole)) is not None and found.start() < cut:
+        values = whole[:cut].translate(_AS_TABS)
+        # Where all addresses are of the first domain, counting them is enough, which takes half of the time.
+        foreign = values.count(b"@") != values.count(self._usual)
+        if foreign and (found := self._mail.search(whole)) is not None and found.start() < cut:
             raise RefusedError(
                 f"the output of {place} has an e-mail address of another domain than those that are allowed",
                 next_step="Give the column a rule, or name the domain in `allowed_email_domains`.",
             )
-        if (lengths := self._lengths) and cut:
-            words = whole[:cut].translate(_AS_TABS).split(b"\t")
-            self._compare(place, {word for word in words if len(word) in lengths})
+        if lengths := self._lengths:
+            words = values.split(b"\t")
+            self._compare(place, {word for word in words if len(word) in lengths and b" " not in word})
         self._rest = whole[cut:]
 
     def end(self, place: str) -> None:

@@ -41,7 +41,8 @@ class PartWriter:
         with self._part(number) as part:
             part.write(before)
             fill(part.write)
-        self.size_bytes += part.size_bytes
+        with self._counting:
+            self.size_bytes += part.size_bytes
         return part.path
 
     def table(
@@ -69,5 +70,5 @@ class PartWriter:
             part.write(after)
         with self._counting:
             self.rows[place] = self.rows.get(place, 0) + rows
-        self.size_bytes += part.size_bytes
+            self.size_bytes += part.size_bytes
         return part.path

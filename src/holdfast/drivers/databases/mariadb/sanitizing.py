@@ -230,7 +230,8 @@ class MariadbSanitizer:
                 rows: list[bytes] = []
                 session.pour(
                     f"SELECT CONCAT(LENGTH({text}), ' ', {values.digest(scan.CANARY, text)}) FROM"
-                    f" {identifier(one.table.own_name)} WHERE LENGTH({text}) BETWEEN {scan.LEAST_LENGTH} AND"
+                    f" (SELECT {identifier(column.name)} FROM {identifier(one.table.own_name)} LIMIT {scan.LOOKED_AT})"
+                    f" AS looked_at WHERE LENGTH({text}) BETWEEN {scan.LEAST_LENGTH} AND"
                     f" {scan.MOST_LENGTH} AND {text} NOT REGEXP '[^[:alnum:]._@+/=$-]'"
                     f" AND {text} COLLATE utf8mb4_bin REGEXP '[^a-z]' LIMIT {scan.PER_COLUMN}",
                     rows.append,

@@ -132,9 +132,9 @@ def read_contents(session: Session, table: Table, columns: Sequence[Column]) -> 
     """Return counts of a bounded sample of some columns; only the counts leave the server."""
     counts = []
     for column in columns:
-        name = identifier(column.name)
-        counts.append(f"count({name})")
-        counts += [f"count(*) FILTER (WHERE {name}::text ~ {literal(one)})" for one in CONTENT_PATTERNS.values()]
+        counts.append(f"count({identifier(column.name)})")
+        text = values.matchable(column)
+        counts += [f"count(*) FILTER (WHERE {text} ~ {literal(one)})" for one in CONTENT_PATTERNS.values()]
     names = ", ".join(identifier(column.name) for column in columns)
     found = session.rows(
         f"SELECT {', '.join(counts)} FROM (SELECT {names} FROM {values.place(table)} LIMIT {_SAMPLE}) AS sample"

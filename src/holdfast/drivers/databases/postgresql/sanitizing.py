@@ -37,7 +37,7 @@ from holdfast.system.pouring import pour
 _READING = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _LOCK_TIMEOUT_MS = 30_000
 _READS_RANGES = 14_00_00
-_SPLIT_BYTES = 64 << 20
+_SPLIT_BYTES = _PIECE_BYTES = 64 << 20
 _SCHEMA = ("--no-password", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions")
 _HEADING = b"-- Sanitized dump of PostgreSQL. Load it with: psql --set ON_ERROR_STOP=1 --single-transaction\n\n"
 _SEQUENCES = """
@@ -45,6 +45,14 @@ SELECT format('SELECT pg_catalog.setval(%L, %s, %L);', format('%I.%I', n.nspname
   coalesce(pg_sequence_last_value(c.oid), s.seqstart), pg_sequence_last_value(c.oid) IS NOT NULL)
 FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e') ORDER BY 1"""
+
+_REPEATED = """
+SELECT s.schemaname, s.tablename, s.attname FROM pg_stats s
+JOIN pg_namespace n ON n.nspname = s.schemaname JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename
+CROSS JOIN LATERAL (SELECT CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * c.reltuples ELSE s.n_distinct END) AS d(n)
+WHERE s.schemaname NOT IN ('pg_catalog', 'information_schema') AND s.inherited = (c.relkind = 'p')
+  AND d.n BETWEEN 1 AND 20000 AND c.reltuples >= 20 * d.n"""
+"""Columns with few distinct values, as far as the server's statistics know. Wrong ones cost time, nothing else."""
 
 
 class _Piece(msgspec.Struct, frozen=True):
@@ -76,6 +84,7 @@ class PostgresqlSanitizer:
         """Yield a session in a transaction that cannot write. The key reaches the server with the connection."""
         settings = {"row_security": "off", "jit": "off", "lock_timeout": str(_LOCK_TIMEOUT_MS)}
         settings |= {"extra_float_digits": "3", "datestyle": "iso", "intervalstyle": "postgres", "timezone": "UTC"}
+        settings |= {"client_encoding": "UTF8", "enable_mergejoin": "off", "enable_nestloop": "off"}
         settings |= {"search_path": "pg_catalog,public"} | ({values.KEY: key} if key else {})
         with self._clients.session(self._database, **settings) as session:
             session.run(_READING)
@@ -101,7 +110,10 @@ class PostgresqlSanitizer:
     # --- statements --------------------------------------------------------------------------------
 
     def queries(self, plan: DatabasePlan) -> list[Query]:
-        return [Query(one.table.name, values.selection(plan, one)) for one in plan.tables if not one.empty]
+        with self._reading() as session:
+            repeated = self._repeated(session)
+        tables = [one for one in plan.tables if not one.empty]
+        return [Query(one.table.name, values.selection(plan, one, repeated=repeated)) for one in tables]
 
     def problems(self, plan: DatabasePlan) -> list[str]:
         found = []
@@ -141,28 +153,32 @@ class PostgresqlSanitizer:
                     next_step="Run the command again.",
                 )
             tables = self._pieces(session, plan, jobs)
+            repeated = self._repeated(session)
             by_size = sorted(range(len(tables)), key=lambda number: -tables[number].size_bytes)
             writer = PartWriter(plan, key, self._canaries(session, plan), folder, compression, passed)
-            first = writer.section(0, lambda sink: self._section("pre-data", snapshot, sink), _HEADING)
+            sequences = "".join(f"{line}\n" for (line,) in session.rows(_SEQUENCES))
             with ThreadPoolExecutor(max(1, jobs)) as pool:
+                first = pool.submit(self._section, writer, 0, "pre-data", snapshot, _HEADING)
                 futures = {
-                    number: pool.submit(self._table, writer, number + 1, tables[number], key, snapshot)
+                    number: pool.submit(self._table, writer, number + 1, tables[number], key, snapshot, repeated)
                     for number in by_size
                 }
-                parts = [futures[number].result() for number in range(len(tables))]
-            sequences = "".join(f"{line}\n" for (line,) in session.rows(_SEQUENCES))
-            last = writer.section(
-                len(tables) + 1, lambda sink: self._section("post-data", snapshot, sink), sequences.encode() + b"\n"
-            )
-        return SanitizedDump(writer.rows, writer.size_bytes, (first, *parts, last))
+                after = sequences.encode() + b"\n"
+                last = pool.submit(self._section, writer, len(tables) + 1, "post-data", snapshot, after)
+                parts = (first.result(), *(futures[number].result() for number in range(len(tables))), last.result())
+        return SanitizedDump(writer.rows, writer.size_bytes, parts)
 
-    def _section(self, name: str, snapshot: str, sink: Callable[[bytes], None]) -> None:
+    def _section(self, writer: PartWriter, number: int, name: str, snapshot: str, before: bytes) -> Path:
         argv = self._clients.argv("pg_dump", f"--section={name}", f"--snapshot={snapshot}", *_SCHEMA, self._database)
-        pour(self._host, argv, sink, environment=self._clients.environment(row_security="off"))
+        environment = self._clients.environment(row_security="off")
+        return writer.section(number, lambda sink: pour(self._host, argv, sink, environment=environment), before)
 
     @staticmethod
     def _pieces(session: Session, plan: DatabasePlan, jobs: int) -> list[_Piece]:
-        """Return the tables, large ones in pieces for several sessions. From 14 on a server reads only their pages."""
+        """Return the tables, large ones in pieces, so that the sessions end at about the same time.
+
+        From 14 on a server reads only the pages of a piece.
+        """
         found = []
         version = int(session.value("SELECT current_setting('server_version_num')") or 0)
         can_split = jobs > 1 and version >= _READS_RANGES
@@ -173,28 +189,44 @@ class PostgresqlSanitizer:
             if can_split and not one.table.virtual and one.table.size_bytes >= _SPLIT_BYTES:
                 size = f"pg_relation_size({literal(values.place(one.table))}::regclass)"
                 pages = int(session.value(f"SELECT {size} / current_setting('block_size')::integer") or 0)
-            bounds = [pages * number // jobs for number in range(1, jobs)] if pages > jobs else []
+            count = min(max(jobs, one.table.size_bytes // _PIECE_BYTES), pages)
+            bounds = [pages * number // count for number in range(1, count)]
             for first, end in zip([0, *bounds], [*bounds, None], strict=True):
-                rows = [f"ctid >= '({first},0)'"] if first else []
-                rows += [f"ctid < '({end},0)'"] if end is not None else []
+                address = f"{identifier(one.table.own_name)}.ctid"
+                rows = [f"{address} >= '({first},0)'"] if first else []
+                rows += [f"{address} < '({end},0)'"] if end is not None else []
                 found.append(_Piece(one, " AND ".join(rows), one.table.size_bytes // (len(bounds) + 1)))
         return found
 
-    def _table(self, writer: PartWriter, number: int, piece: _Piece, key: str, snapshot: str) -> Path:
+    @staticmethod
+    def _repeated(session: Session) -> frozenset[tuple[str, str, str]]:
+        rows = session.rows(_REPEATED)
+        return frozenset((schema or "", table or "", column or "") for schema, table, column in rows)
+
+    def _table(
+        self,
+        writer: PartWriter,
+        number: int,
+        piece: _Piece,
+        key: str,
+        snapshot: str,
+        repeated: frozenset[tuple[str, str, str]],
+    ) -> Path:
         one = piece.table
         with self._reading(key, snapshot) as session:
             columns = ", ".join(identifier(decision.column.name) for decision in one.columns)
             before = f"COPY {values.place(one.table)} ({columns}) FROM stdin;\n".encode()
-            select = values.selection(writer.plan, one, pages=piece.pages)
+            select = values.selection(writer.plan, one, pages=piece.pages, repeated=repeated)
             return writer.table(number, one.table.name, before, partial(session.pour, select), b"\\.\n\n")
 
     def _canaries(self, session: Session, plan: DatabasePlan) -> list[Canary]:
         """Return digests of some raw values that must not leave."""
         found = []
         for one, column in scan.columns(plan):
-            text = f"{identifier(column.name)}::text"
+            text = values.matchable(column)
+            first = f"SELECT {identifier(column.name)} FROM {values.place(one.table)} LIMIT {scan.LOOKED_AT}"
             rows = session.rows(
-                f"SELECT octet_length({text}), {values.digest(scan.CANARY, text)} FROM {values.place(one.table)}"
+                f"SELECT octet_length({text}), {values.digest(scan.CANARY, text)} FROM ({first}) AS looked_at"
                 f" WHERE octet_length({text}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
                 f" AND translate({text}, {literal(scan.SEPARATORS)}, '') = {text}"
                 f" AND {text} ~ '[^a-z]' LIMIT {scan.PER_COLUMN}"

@@ -367,7 +367,8 @@ class _Copy:
         for one, column in scan.columns(self._plan):
             name = quoted(column.name)
             asked = (
-                f"SELECT DISTINCT {name} FROM main.{quoted(one.table.own_name)} WHERE typeof({name}) = 'text' AND"
+                f"SELECT DISTINCT {name} FROM (SELECT {name} FROM main.{quoted(one.table.own_name)}"
+                f" LIMIT {scan.LOOKED_AT}) WHERE typeof({name}) = 'text' AND"
                 f" length({name}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH} LIMIT {scan.PER_COLUMN * 5}"
             )
             texts = [text for (text,) in self._source.execute(asked) if scan.is_one_word(text)][: scan.PER_COLUMN]
