@@ -47,6 +47,13 @@ class TablePlan(msgspec.Struct, frozen=True):
     def changed(self) -> tuple[Decision, ...]:
         return tuple(one for one in self.columns if not isinstance(one.method, Keep))
 
+    def guarded(self, column: str, raw: str, found: str) -> str:
+        """Return the expression of a new value, but for rows that are exempt, and NULL where its row refers to none."""
+        if self.exempt and found != raw:
+            found = f"CASE WHEN ({self.exempt}) THEN {raw} ELSE {found} END"
+        kept = self.selected.cleared.get(column)
+        return f"CASE WHEN {kept} THEN {found} END" if kept else found
+
 
 class DatabasePlan(msgspec.Struct, frozen=True):
     """Everything that is needed to write the sanitized dump of one database."""

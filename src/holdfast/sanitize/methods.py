@@ -227,6 +227,11 @@ class Json(Method, frozen=True):
     paths: dict[str, AnyMethod]
     other: Literal["drop", "keep"] = "drop"
 
+    def names(self, above: tuple[str, ...]) -> list[str]:
+        """Return the names in the object under a path, in the order of the rules."""
+        split = (tuple(path.split(".")) for path in self.paths)
+        return list(dict.fromkeys(parts[len(above)] for parts in split if parts[: len(above)] == above))
+
     def misfit(self, column: Column) -> str:
         for path, method in self.paths.items():
             if isinstance(method, (Json, Sql, File, Date, Number)):

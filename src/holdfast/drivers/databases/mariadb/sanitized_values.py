@@ -111,10 +111,7 @@ def value(plan: DatabasePlan, table: TablePlan, one: Decision) -> str:
         found = of_text(plan, one.column, one.method, f"CONVERT({text or name} USING utf8mb4)")
     else:
         found = _value(plan, one.column, one.method, name)
-    if table.exempt and found != name:
-        found = f"CASE WHEN ({table.exempt}) THEN {name} ELSE {found} END"
-    kept = table.selected.cleared.get(one.column.name)
-    return f"CASE WHEN {kept} THEN {found} END" if kept else found
+    return table.guarded(one.column.name, name, found)
 
 
 def _referred(plan: DatabasePlan, table: Table, column: str, here: str, seen: frozenset[tuple[str, str]]) -> str:
@@ -292,11 +289,8 @@ def _repeats(method: Json, name: str) -> str:
 
 def _object(plan: DatabasePlan, method: Json, name: str, above: tuple[str, ...]) -> str:
     """Return the object of the paths that begin with those above."""
-    keys = dict.fromkeys(
-        parts[len(above)] for path in method.paths if (parts := tuple(path.split(".")))[: len(above)] == above
-    )
     pairs = []
-    for key in keys:
+    for key in method.names(above):
         path = ".".join((*above, key))
         if path in method.paths:
             found = _inside(plan, method.paths[path], name, path)

@@ -102,10 +102,7 @@ def value(plan: DatabasePlan, table: TablePlan, one: Decision, made: str = "") -
     found = name
     if not isinstance(one.method, Keep):
         found = f"({made or _value(plan, one.column, one.method, name)})::{one.column.type}"
-    if table.exempt and found != name:
-        found = f"CASE WHEN ({table.exempt}) THEN {name} ELSE {found} END"
-    kept = table.selected.cleared.get(one.column.name)
-    return f"CASE WHEN {kept} THEN {found} END" if kept else found
+    return table.guarded(one.column.name, name, found)
 
 
 def _value(plan: DatabasePlan, column: Column, method: AnyMethod, name: str) -> str:
@@ -259,11 +256,8 @@ def _json(plan: DatabasePlan, method: Json, source: str) -> str:
 
 def _object(plan: DatabasePlan, method: Json, source: str, above: tuple[str, ...]) -> str:
     """Return the object of the paths that begin with those above."""
-    names = dict.fromkeys(
-        parts[len(above)] for path in method.paths if (parts := tuple(path.split(".")))[: len(above)] == above
-    )
     pairs = []
-    for name in names:
+    for name in method.names(above):
         path = ".".join((*above, name))
         if path in method.paths:
             inside = f"({source} #>> {_path(path)})"

@@ -218,10 +218,7 @@ class Statements:
     def _value(self, table: TablePlan, one: Decision) -> str:
         name = quoted(one.column.name)
         found = self._replaced(one, name)
-        if table.exempt and found != name:
-            found = f"CASE WHEN ({table.exempt}) THEN {name} ELSE {found} END"
-        kept = table.selected.cleared.get(one.column.name)
-        return f"CASE WHEN {kept} THEN {found} END" if kept else found
+        return table.guarded(one.column.name, name, found)
 
     def _replaced(self, one: Decision, name: str) -> str:
         method = one.method
