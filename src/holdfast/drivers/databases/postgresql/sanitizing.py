@@ -82,7 +82,12 @@ class PostgresqlSanitizer:
     @contextmanager
     def _reading(self, key: str = "", snapshot: str = "") -> Iterator[Session]:
         """Yield a session in a transaction that cannot write. The key reaches the server with the connection."""
-        settings = {"row_security": "off", "jit": "off", "lock_timeout": str(_LOCK_TIMEOUT_MS)}
+        settings = {
+            "row_security": "off",
+            "jit": "off",
+            "max_parallel_workers_per_gather": "0",
+            "lock_timeout": str(_LOCK_TIMEOUT_MS),
+        }
         settings |= {"extra_float_digits": "3", "datestyle": "iso", "intervalstyle": "postgres", "timezone": "UTC"}
         settings |= {"client_encoding": "UTF8", "enable_mergejoin": "off", "enable_nestloop": "off"}
         settings |= {"search_path": "pg_catalog,public"} | ({values.KEY: key} if key else {})
