@@ -15,8 +15,8 @@ from holdfast.system import durable
 
 Compression = Literal["gz", "zst"]
 _GZIP = 31
-_LEVELS: dict[str, int] = {"gz": 4, "zst": 3}
-"""The level 4 of zlib-ng takes as much room for a dump as the level 6 of zlib; 4 % more for program code."""
+_LEVELS: dict[str, int] = {"gz": 3, "zst": 3}
+"""The level 3 of zlib-ng takes 1 % more room for a dump than the level 6 of zlib, in a third of its time."""
 _BLOCK_BYTES = 1 << 20
 
 
