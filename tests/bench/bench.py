@@ -30,7 +30,7 @@ _HELP_MS = 150
 _LARGE_BYTES = 20 << 20
 _FOLDERS = 200
 _ROUNDS = 3
-_ONCE = ("gzip", "restic", "borg")
+_ONCE = ("gzip", "rsync", "restic", "borg")
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,20 @@ def _speed_rows(tree: Tree, found: dict[str, Times], runs: dict[str, float]) -> 
     row("first backup", first, "tar -cf", of("tar").first, 1.5 if small else None)
     if "gzip" in found:
         row("first backup", first, "tar -czf", of("gzip").first, None if small else 1 / 15, "" if small else "1/15")
+    if "rsync" in found:
+        row("first backup", first, "rsync -a", of("rsync").first, None)
     for peer, budget, told in (
         ("restic", 1 / 2, "1/2") if small else ("restic", 1 / 3, "1/3"),
         ("borg", None, "") if small else ("borg", 1 / 3, "1/3"),
     ):
         if peer in found:
             row("first backup", first, peer, of(peer).first, budget, told)
-    for peer, limit in (("restic", 0.5), ("borg", None)):
-        row("second backup, nothing changed", second, peer, of(peer).second, limit)
+    for peer, program, limit in (
+        ("restic", "restic", 0.5),
+        ("borg", "borg", None),
+        ("rsync -a --link-dest", "rsync", None),
+    ):
+        row("second backup, nothing changed", second, peer, of(program).second, limit)
     row("restore", restore, "cp -a, right before it", of("cp before").first, 1.5)
     row("restore", restore, "cp -a, right after it", of("cp after").first, 1.5)
     for peer in ("restic", "borg"):
@@ -260,15 +266,15 @@ def table(title: str, rows: list[Row]) -> str:
 
 
 def page(tables: list[str], command: str, skipped: list[str], loads: tuple[float, float]) -> str:
-    versions = [version(name) for name in ("tar", "restic", "borg", "nginx")]
+    versions = [version(name) for name in ("tar", "rsync", "restic", "borg", "nginx")]
     facts = [
         f"Measured {time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC by `{command}`; this page is written by it.",
         f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores, "
         f"load average {loads[0]:.1f} at the start and {loads[1]:.1f} at the end (each tool here adds to it).",
         "Beside: " + ", ".join(one for one in versions if one) + ".",
-        "Every figure of files is the median of three rounds (tar -czf, restic, borg: of one) and ends when what was"
-        " written is on the disk; what is read is in the page cache. Compare ratios of one run only: figures move by a"
-        " factor of two or more from run to run, and with other work on the machine.",
+        "Every figure of files is the median of three rounds (tar -czf, rsync, restic, borg: of one) and ends when"
+        " what was written is on the disk; what is read is in the page cache. Compare ratios of one run only: figures"
+        " move by a factor of two or more from run to run, and with other work on the machine.",
         "A ratio is Holdfast's figure divided by the other's; below 1 is faster, except for requests a second.",
     ]
     if skipped:
@@ -287,7 +293,7 @@ def parse() -> argparse.Namespace:
         "--only", choices=["media", "tiny", "parts", "help", "front"], action="append", help="leave out the rest"
     )
     parser.add_argument("--folder", type=Path, help="where the data is made and deleted again (default: TMPDIR)")
-    parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--write", nargs="?", type=Path, const=PAGE, help="write docs/benchmarks.md, or another page")
     options = parser.parse_args()
     if options.small:
         options.media, options.tiny = 1000, 10_000
@@ -295,9 +301,9 @@ def parse() -> argparse.Namespace:
 
 
 def _need_bytes(trees: list[Tree]) -> int:
-    """Each tree on the disk stands there once made; five times copied or restored and five times packed in the first
+    """Each tree on the disk stands there once made; six times copied or restored and five times packed in the first
     round, four times and twice in the others."""
-    times = 11 + 6 * (_ROUNDS - 1)
+    times = 12 + 6 * (_ROUNDS - 1)
     sizes = [times * tree.files * (tree.bytes_each // 4096 + 1) * 4096 for tree in trees]
     sizes += [times * _LARGE_BYTES * (tree.files // tree.large_every + 1) for tree in trees if tree.large_every]
     return sum(sizes)
@@ -328,7 +334,7 @@ def run(options: argparse.Namespace, chosen: list[str], trees: list[Tree], folde
         print(text, file=sys.stderr, flush=True)
 
     load = os.getloadavg()[0]
-    skipped = [name for name in ("restic", "borg") if version(name) is None]
+    skipped = [name for name in ("rsync", "restic", "borg") if version(name) is None]
     tables: list[str] = []
     memory: list[Row] = []
     for number, tree in enumerate(trees):
@@ -358,7 +364,7 @@ def run(options: argparse.Namespace, chosen: list[str], trees: list[Tree], folde
     command = " ".join(["python -m tests.bench.bench", *sys.argv[1:]])
     text = page(tables, command, skipped, (load, os.getloadavg()[0]))
     if options.write:
-        PAGE.write_text(text)
+        options.write.write_text(text)
     return text
 
 

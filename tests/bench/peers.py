@@ -98,4 +98,11 @@ def borg(source: Path, folder: Path) -> Times:
     return Times(first, second, timed(["borg", "extract", "::second"], environment=environment, cwd=out))
 
 
-PEERS = {"cp": copy, "tar": tar, "gzip": tar_gzip, "restic": restic, "borg": borg}
+def rsync(source: Path, folder: Path) -> Times:
+    """Snapshots that share what did not change as hard links."""
+    first = timed(["rsync", "-a", f"{source}/", str(folder / "rsync-first")])
+    link = f"--link-dest={folder / 'rsync-first'}"
+    return Times(first, timed(["rsync", "-a", link, f"{source}/", str(folder / "rsync-second")]), None)
+
+
+PEERS = {"cp": copy, "tar": tar, "gzip": tar_gzip, "rsync": rsync, "restic": restic, "borg": borg}
