@@ -69,6 +69,7 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             "elasticsearch" in name
             or name.startswith(("test_indices.py", "test_index_agreement.py", "test_search_versions.py"))
             or "[search_" in name
+            or "[mariadb-search_" in name
         ):
             return "search"
         return "mysql" if "mysql" in name else nodeid

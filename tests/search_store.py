@@ -1,4 +1,4 @@
-"""Rows in SQLite that are also in a search index: a site's store, and the script with which its operator builds it."""
+"""Rows that are also in a search index: a site's store, and the script with which its operator builds the index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.config.schema import Index
 from holdfast.drivers.indices.search.client import JsonObject, SearchClient
 from holdfast.errors import StepError
 from tests.servers import search
-from tests.stores import SqliteStore
+from tests.stores import MariadbStore, SqliteStore
 
 ALIAS, FIRST = "guestbook", "guestbook_v1"
 SETTINGS = {"settings": {"number_of_shards": 1, "number_of_replicas": 0}}
@@ -56,51 +56,74 @@ def configuration(url: str, folder: Path, content: str) -> str:
     return "\n".join(lines)
 
 
-class SearchStore(SqliteStore):
-    def __init__(self, path: Path, url: str, folder: Path) -> None:
-        super().__init__(path)
-        self.lines = (
-            f"{SqliteStore.lines}\n\n# The rows are in a search index too.\n{configuration(url, folder, 'snapshot')}"
-        )
+class SearchStore:
+    """A database whose rows are in an index too."""
+
+    def __init__(self, base: SqliteStore | MariadbStore, url: str, folder: Path) -> None:
+        self._base = base
+        self.lines = f"{base.lines}\n\n# The rows are in a search index too.\n{configuration(url, folder, 'snapshot')}"
+        self.environment = base.environment
+        self.module = base.module
         self._client = SearchClient("tests", Index("elasticsearch", ALIAS, url), None, search.no_secret)
 
     @classmethod
-    def create(cls, path: Path) -> SearchStore:
+    def create(cls, base: SqliteStore | MariadbStore) -> SearchStore:
         server = search.shared()
         server.clear()
-        return cls(path, server.url, server.folder)
+        return cls(base, server.url, server.folder)
+
+    def execute(self, sql: str) -> object:
+        return self._base.execute(sql)
+
+    def dump(self, target: Path) -> None:
+        self._base.dump(target)
 
     def digest(self) -> str:
         """Of the rows, of what the index has, and of what Holdfast has beside it."""
+        rows = self._base.digest()
         try:
             names = sorted(self._client.ask(dict[str, JsonObject], "GET", f"/{ALIAS},hf-*/_alias"))
             self._client.tell("POST", f"/{ALIAS}/_refresh")
             found = self._client.ask(_Search, "GET", f"/{ALIAS}/_search?size=10000")
         except StepError as error:
-            return f"{super().digest()} {error}"
+            return f"{rows} {error}"
         texts = "\n".join(sorted(hit.source["text"] for hit in found.hits.hits))
-        return f"{super().digest()} {len(names)} {hashlib.sha256(texts.encode()).hexdigest()}"
+        return f"{rows} {len(names)} {hashlib.sha256(texts.encode()).hexdigest()}"
 
     def save(self, label: str) -> None:
-        self._reset()
+        self._base.save(label)
+        self._write_index()
 
     def put_back(self, label: str) -> None:
-        self._reset()
+        self._base.put_back(label)
+        self._write_index()
 
     def remove(self) -> None:
+        self._remove_indices()
+        self._base.remove()
+
+    def _remove_indices(self) -> None:
         for name in self._client.ask(dict[str, JsonObject], "GET", "/*/_alias"):
             self._client.tell("DELETE", f"/{name}")
 
-    def _reset(self) -> None:
+    def _write_index(self) -> None:
         """Write an index that has just the rows; the snapshots of backups stay."""
-        self.remove()
+        self._remove_indices()
         self._client.tell("PUT", f"/{FIRST}", {**SETTINGS, "aliases": {ALIAS: {}}})
-        if not self.path.exists():
-            return
-        with closing(sqlite3.connect(self.path)) as connection:
-            for number, text in connection.execute("SELECT id, text FROM entries"):
-                self._client.tell("PUT", f"/{ALIAS}/_doc/{number}", {"text": text})
+        for number, text in self._rows():
+            self._client.tell("PUT", f"/{ALIAS}/_doc/{number}", {"text": text})
         self._client.tell("POST", f"/{ALIAS}/_refresh")
+
+    def _rows(self) -> list[tuple[int, str]]:
+        if isinstance(self._base, MariadbStore):
+            if not self._base.execute("SHOW TABLES LIKE 'entries'"):
+                return []
+            lines = self._base.execute("SELECT id, text FROM entries").splitlines()
+            return [(int(number), text) for number, _, text in (line.partition("\t") for line in lines)]
+        if not self._base.path.exists():
+            return []
+        with closing(sqlite3.connect(self._base.path)) as connection:
+            return [(number, text) for number, text in connection.execute("SELECT id, text FROM entries")]
 
 
 class _Hit(msgspec.Struct):

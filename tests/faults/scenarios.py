@@ -481,8 +481,9 @@ _INSIDE = ("upgrade_that_fails", "restore")
 # Restore points by the server's log, which only these make.
 _BY_LOG = ("upgrade", "upgrade_that_fails")
 # Web, worker and tasks in containers; the data are on a PostgreSQL server outside.
-# An index is changed in a few steps of its own; the rest of each operation is that of SQLite.
-_WITH_AN_INDEX = ("backup_quiesce", "restore", "upgrade_that_fails")
+# An index is changed in a few steps of its own, between those of the database.
+_WITH_AN_INDEX = ("backup_quiesce",)
+_WITH_AN_INDEX_OF_MARIADB = ("restore", "upgrade_that_fails")
 _IN_CONTAINERS = ("install", "upgrade", "upgrade_that_fails", "upgrade_that_answers_500", "rollback_code_only")
 _WITH_A_BACKEND = ("upgrade_that_answers_500", "rollback_code_only")
 _BY_PODMAN = ("upgrade_that_fails", "rollback_code_only")
@@ -493,6 +494,7 @@ ENGINE_SCENARIOS = _OF_POSTGRESQL + [
         ("mariadb", _OF_DATABASES),
         ("mysql", _OF_MYSQL),
         ("search", _WITH_AN_INDEX),
+        ("mariadb-search", _WITH_AN_INDEX_OF_MARIADB),
         ("postgresql-inside", _INSIDE),
         ("mariadb-inside", _INSIDE),
         ("postgresql-log-inside", _BY_LOG),

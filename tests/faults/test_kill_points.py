@@ -41,7 +41,7 @@ from tests.proof.endings import at_end
 from tests.proof.plugin import selection_of
 from tests.proof.rotation import Take
 from tests.proof.touched import known_scenarios
-from tests.site import Site
+from tests.site import IN_AN_INDEX, Site
 from tests.snapshot import Snapshot
 
 _ATTEMPTS = 3
@@ -139,7 +139,8 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
             existing = list(range(len(points)))
             if scenario.engine != "sqlite":
                 steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
-                steps = INDEX_STEPS if scenario.engine == "search" else steps
+                if scenario.engine in IN_AN_INDEX:
+                    steps = INDEX_STEPS if scenario.engine == "search" else INDEX_STEPS | DATABASE_STEPS
                 existing = [number for number in existing if step_of[number] in steps]
             yield Ground(
                 scenario, site, saved, old, old_label, new, new_label, points, forker, step_of, operation, existing

@@ -164,6 +164,7 @@ def drivers_of(engine: str) -> frozenset[str]:
     from holdfast.drivers.packages import factory as packages
     from holdfast.drivers.runtimes import factory as runtimes
     from holdfast.drivers.vaults import factory as vaults
+    from tests.site import IN_AN_INDEX
 
     application: list[Callable[[], Callable[..., object]]] = []
     modules = set()
@@ -178,8 +179,10 @@ def drivers_of(engine: str) -> frozenset[str]:
         ]
     elif engine.startswith(("compose", "podman")):
         application += [runtimes.KINDS["compose"], packages.KINDS["images"]]
-    elif engine == "search":
+    elif engine in IN_AN_INDEX:
         modules.add(INDICES["elasticsearch"])
+        if IN_AN_INDEX[engine] != "sqlite":
+            modules.add(DATABASES[IN_AN_INDEX[engine]])
     else:
         modules.add(DATABASES[engine.removesuffix("-inside").removesuffix("-log")])
     modules |= {imported().__module__ for imported in application}
