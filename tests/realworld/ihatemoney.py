@@ -30,6 +30,7 @@ class IHateMoney(Application):
     name = "ihatemoney"
     language = "Python"
     database = "sqlite"
+    personal = ("ann@example.org",)
     old, new = "6.1.5", "7.2.1"
     broken = (("unstartable", "does not start"), ("dying", "its start deletes rows and dies"))
     programs = ("python3",)

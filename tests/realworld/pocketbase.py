@@ -32,6 +32,7 @@ class PocketBase(Application):
     name = "pocketbase"
     language = "Go"
     database = "sqlite"
+    personal = ("admin@example.org",)
     old, new = "v0.22.21", "v0.28.2"
     broken = (("unstartable", "does not start"), ("dying", "dies after its migrations"))
     programs = ("go",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import shutil
 import signal
 import subprocess
@@ -138,7 +139,8 @@ class Story:
 
     def _argv(self, *arguments: str) -> list[str]:
         words = [*arguments, "--config", str(self.site.config)]
-        return [sys.executable, "-m", "holdfast", *words, *([] if "verify" in arguments else ["--yes"])]
+        asks = "verify" not in arguments and arguments[0] != "sanitize"
+        return [sys.executable, "-m", "holdfast", *words, *(["--yes"] if asks else [])]
 
     def _kill_and_recover(self) -> None:
         """Kill Holdfast when the migration has done its work and still runs."""
@@ -208,8 +210,27 @@ class Story:
             expected = self.application.written(self.site.client(), self.site)
             if found != expected:
                 raise WrongError(f"staging has {len(found)} entries, production {len(expected)}")
+            if self.application.personal:
+                self._sanitize(staging)
         finally:
             self._shut_down(settings.STAGING)
+
+    def _sanitize(self, staging: Site) -> None:
+        """Copy production to staging with the rules that `sanitize init` drafts, and look at what came there."""
+        self._operate("sanitize init", "sanitize", "init", quiet=True)
+        self._operate("sanitize check", "sanitize", "check", quiet=True)
+        self._operate("sanitize lock", "sanitize", "lock", quiet=True)
+        self._operate("sanitized clone to staging", "clone", "production", settings.STAGING)
+        staging.client().get(self.application.page)
+        self._operate("sanitized backup", "backup", "create", "--sanitized", quiet=True)
+        dumps = [*(self.site.folder / "vault" / "sanitized").rglob("*.gz")]
+        if not dumps:
+            raise WrongError("there is no sanitized dump")
+        for dump in dumps:
+            text = gzip.decompress(dump.read_bytes())
+            found = [one for one in self.application.personal if one.encode() in text]
+            if found:
+                raise WrongError(f"{dump.name} has {', '.join(found)}")
 
     def _content(self) -> dict[str, str]:
         application = self.application

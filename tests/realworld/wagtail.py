@@ -42,6 +42,7 @@ class Wagtail(Application):
     name = "wagtail"
     language = "Python"
     database = "postgresql"
+    personal = ("ann@example.org",)
     old, new = "5.2.8", "7.0.7"
     broken = (("unstartable", "does not start"), ("dying", "a migration among its own raises an error"))
     volatile = ("django_session",)
