@@ -140,7 +140,8 @@ def prepared(scenario: Scenario) -> Iterator[Ground]:
             if scenario.engine != "sqlite":
                 steps = CONTAINER_STEPS if scenario.in_containers else DATABASE_STEPS
                 if scenario.engine in IN_AN_INDEX:
-                    steps = INDEX_STEPS if scenario.engine == "search" else INDEX_STEPS | DATABASE_STEPS
+                    # The steps of the databases alone are taken without an index.
+                    steps = INDEX_STEPS if scenario.engine == "search" else INDEX_STEPS | {"database.swap"}
                 existing = [number for number in existing if step_of[number] in steps]
             yield Ground(
                 scenario, site, saved, old, old_label, new, new_label, points, forker, step_of, operation, existing
