@@ -143,6 +143,16 @@ def test_a_configured_file_that_is_gone_fails_the_backup(installed: Site, argume
     assert done.returncode == 0, done.stderr
 
 
+def test_an_installation_may_write_a_configured_file() -> None:
+    with kept.site(tags=()) as site:
+        text = site.config.read_text()
+        site.config.write_text(text.replace("[backup]", '[backup]\nconfig_files = ["keys.env"]'))
+        done = run(site, "install", "v1")
+        assert done.returncode == 0, done.stderr
+        done = run(site, "backup", "create")
+        assert done.returncode == 4 and "keys.env" in done.stderr
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_caller_that_closed_streams_gets_its_backup(installed: Site, closed: str) -> None:
     """As a daemon or a job of cron may; and nothing that is opened takes a stream's number."""

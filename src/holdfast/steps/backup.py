@@ -267,8 +267,10 @@ def store_configuration(application: ApplicationContext, run: VaultRun, *, toler
 
     Datasets and Holdfast's own files are left out.
 
-    A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back.
+    A configured file that is missing fails the backup. `tolerant`: it is omitted, as in a restore that brings it back;
+    so it is before the first installation, which may write it.
     """
+    tolerant = tolerant or application.current_release() is None
     root = application.loaded.root
     names = sorted(path.name for pattern in OWN_FILES for path in root.glob(pattern))
     configured = application.loaded.configuration.backup.config_files
