@@ -14,10 +14,10 @@ does-nothing  its own tasks forget --force
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.standins import versions
 
 APPLICATION = Path(__file__).parent / "application"
 GOOD = ("v5.1.0", "v5.1.0-p1", "v5.1.1", "v5.1.1-p1", "v5.1.2")
@@ -125,26 +125,8 @@ return static function ($application): void {
 
 def write(folder: Path) -> None:
     """Write the repository with every version as a tag."""
-    shutil.copytree(APPLICATION, folder)
-    (folder / "bin/console").chmod(0o755)
-    _git(folder, "init", "--quiet", "--initial-branch=master")
-    _commit(folder, "v5.1.0", {})
-    for tag, (base, files) in _CHANGES.items():
-        _git(folder, "checkout", "--quiet", base)
-        changed = {name: text or _CONSUMER_DIES for name, text in files.items()}
-        _commit(folder, tag, changed)
-    _git(folder, "checkout", "--quiet", "master")
-
-
-def _commit(folder: Path, tag: str, files: Mapping[str, str]) -> None:
-    for name, text in {**files, "VERSION": f"{tag.removeprefix('v')}\n"}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    _git(folder, "add", "--all")
-    _git(folder, "commit", "--quiet", "--message", f"The application as of {tag}")
-    _git(folder, "tag", tag)
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=S", "-c", "user.email=s@example.invalid"]
-    subprocess.run(["git", *identity, "-C", str(folder), *arguments], check=True, capture_output=True)
+    changes = {
+        tag: (base, {name: text or _CONSUMER_DIES for name, text in files.items()})
+        for tag, (base, files) in _CHANGES.items()
+    }
+    versions.write(folder, APPLICATION, "v5.1.0", changes)

@@ -1,0 +1,2 @@
+<?php
+return ["boxes" => count($app->boxes())];
