@@ -48,6 +48,9 @@ pytest_plugins = ["tests.proof.plugin", "tests.proof.cpu"]
 _CONTAINERS = ("compose", "podman", "docker", "connect_access", "uso", "packages_images", "packages_script")
 
 
+_OF_SEARCH = ("test_indices.py", "test_index_agreement.py", "test_search_versions.py", "test_phraseanet.py")
+
+
 class _ByWhatTheyStart(LoadScopeScheduling):
     """Sends tests to workers one by one, but those that need one engine or server to the same worker.
 
@@ -67,7 +70,7 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             return "inside"
         if (
             "elasticsearch" in name
-            or name.startswith(("test_indices.py", "test_index_agreement.py", "test_search_versions.py"))
+            or name.startswith(_OF_SEARCH)
             or "[search_" in name
             or "[mariadb-search_" in name
         ):

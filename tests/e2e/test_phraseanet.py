@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.cli import run, run_json, succeed
+from tests.e2e.cli import output, run, run_json, start, succeed
 from tests.memory import make_folder
+from tests.proof import patience
 from tests.standins.phraseanet.site import Phraseanet
+
+pytestmark = pytest.mark.combination
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,33 @@ def test_a_quiesced_backup_is_restored_with_its_index_and_thumbnails(dam: Phrase
     assert dam.thumbnails() == dam.records(), "workers were drained before the instant"
 
 
+@pytest.mark.parametrize("arguments", [("backup", "create", "--quiesce"), ("backup", "restore", "latest")])
+def test_what_is_killed_while_visitors_wait_ends_whole(dam: Phraseanet, arguments: tuple[str, ...]) -> None:
+    succeed(dam, "backup", "create", "--quiesce")
+    killed = start(dam, *arguments)
+    patience.until(lambda: dam.get()[0] == 503 or killed.poll() is not None)
+    assert killed.poll() is None, output(dam)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    succeed(dam, "recover")
+    assert dam.get()[0] == 200
+    assert dam.post("after it")
+    dam.wait_for_workers()
+    assert_agrees(dam)
+
+
+def test_a_dump_of_each_database_loads_into_a_new_one(dam: Phraseanet, tmp_path: Path) -> None:
+    succeed(dam, "backup", "export", "--databases", "--unsanitized", "--reason", "a test", str(tmp_path / "away"))
+    (away,) = (tmp_path / "away").iterdir()
+    for box in dam.boxes():
+        with dam.store.shared() as server, server.own_database() as other:
+            server.create_if_missing(other)
+            server.run(other, (away / f"database.main-{box}.sql").read_text())
+            assert server.run(other, "SELECT * FROM record ORDER BY 1") == dam.run(
+                box, "SELECT * FROM record ORDER BY 1"
+            )
+
+
 def test_a_new_databox_is_in_the_next_backup(dam: Phraseanet) -> None:
     third = dam.add_box("box3")
     succeed(dam, "backup", "create")
@@ -107,3 +139,14 @@ def test_the_banner_is_shown_and_taken_back_and_the_file_is_as_it_was(dam: Phras
     succeed(dam, "maintenance", "announce", "--clear")
     assert dam.get()[1]["banner"] == ""
     assert dam.configuration.read_bytes() == before
+
+
+def test_a_live_backup_is_restored_and_index_and_thumbnails_made_again(dam: Phraseanet) -> None:
+    with visitors(dam):
+        succeed(dam, "backup", "create", "--consistency", "live")
+    since = dam.post("since the backup")
+    succeed(dam, "backup", "restore", "latest")
+    records = dam.records()
+    assert since not in records
+    patience.until(lambda: dam.indexed() == records)
+    dam.wait_for_workers()

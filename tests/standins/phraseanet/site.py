@@ -91,6 +91,7 @@ drain_timeout_seconds = {patience.limit(20)}
 [tasks]
 migrate = ["php", "bin/setup", "system:upgrade", "-y"]
 console = ["php", "bin/console"]
+after_restore = ["php", "bin/console", "records:build-missing-subdefs"]
 [tasks.install]
 commands = [{_toml(installs)}]
 [databases.main]
@@ -189,7 +190,7 @@ task_timeout_seconds = {patience.limit(60)}
         return found
 
     def wait_for_workers(self) -> None:
-        patience.until(lambda: self.thumbnails() == self.records())
+        patience.until(lambda: self.thumbnails() >= self.records())
 
     # --- its end -------------------------------------------------------------------------------------------
 
@@ -215,5 +216,3 @@ task_timeout_seconds = {patience.limit(60)}
 
 def _toml(words: list[str]) -> str:
     return "[" + ", ".join(f'"{word}"' for word in words) + "]"
-
-

@@ -31,6 +31,16 @@ return static function (Application $application, App $app): void {
         }
         return 0;
     });
+    $application->register('records:build-missing-subdefs')->setCode(static function () use ($app): int {
+        foreach ($app->boxes() as $box) {
+            foreach ($app->connection($box)->fetchFirstColumn('SELECT record_id FROM record') as $record) {
+                if (!is_file($app->folder($box, 'subdefs') . "/$record.jpg")) {
+                    $app->send(['databox' => $box, 'record' => (int) $record]);
+                }
+            }
+        }
+        return 0;
+    });
     $application->register('worker:is-idle')->setCode(
         static function (InputInterface $input, OutputInterface $output) use ($app): int {
             $waiting = $app->channel()->queue_declare($app->setting('rabbitmq.queue'), true)[1];
