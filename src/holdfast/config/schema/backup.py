@@ -59,7 +59,8 @@ class Backup(Section, frozen=True):
         list[str],
         Meta(
             description="Files and folders next to holdfast.toml to store in each backup, such as `.env`,"
-            " without datasets in them."
+            " without datasets in them. One that is missing fails a backup, but not the first `install`, which may"
+            " write it."
         ),
     ] = []
     prove: Annotated[
