@@ -68,12 +68,7 @@ class _ByWhatTheyStart(LoadScopeScheduling):
             return "containers"
         if "inside" in name and selection_of(self.config).level != "everything":
             return "inside"
-        if (
-            "elasticsearch" in name
-            or name.startswith(_OF_SEARCH)
-            or "[search_" in name
-            or "[mariadb-search_" in name
-        ):
+        if "elasticsearch" in name or name.startswith(_OF_SEARCH) or "[search_" in name or "[mariadb-search_" in name:
             return "search"
         return "mysql" if "mysql" in name else nodeid
 
