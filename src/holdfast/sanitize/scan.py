@@ -48,7 +48,7 @@ class Scanner:
     def __init__(self, key: str, domains: Sequence[str], canaries: Sequence[Canary]) -> None:
         allowed = "|".join(re.escape(domain) for domain in domains).encode()
         self._mail = re.compile(
-            rb"@(?!(?i:(?:[a-z0-9-]+\.)*(?:" + allowed + rb")(?![a-z0-9.-]*[a-z0-9])))"
+            rb"(?<=[A-Za-z0-9_.+%\x80-\xff-])@(?!(?i:(?:[a-z0-9-]+\.)*(?:" + allowed + rb")(?![a-z0-9.-]*[a-z0-9])))"
             rb"[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)*\.[A-Za-z\x80-\xff]{2,}"
         )
         self._usual = f"@{domains[0]}\t".encode() if domains else b"@"
@@ -98,7 +98,10 @@ def _whole_values(data: bytes) -> int:
         return len(data)
     start = max(len(data) - _MOST_CARRIED_BYTES, 0)
     last = data[start:].translate(_AS_TABS).rfind(b"\t")
-    return start + last + 1 if last >= 0 or not start else len(data) - _CARRIED_BYTES
+    if last >= 0 or not start:
+        return start + last + 1
+    cut = len(data) - _CARRIED_BYTES
+    return cut + (data[cut : cut + 1] == b"@")  # an address is seen together with the sign before its @
 
 
 def is_one_word(text: str) -> bool:
