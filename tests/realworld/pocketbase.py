@@ -32,8 +32,6 @@ class PocketBase(Application):
     name = "pocketbase"
     language = "Go"
     database = "sqlite"
-    personal = ("admin@example.org",)
-    rules = 'allowed_email_domains = ["example.com"]  # of the templates of its mails'
     old, new = "v0.22.21", "v0.28.2"
     broken = (("unstartable", "does not start"), ("dying", "dies after its migrations"))
     programs = ("go",)
