@@ -390,6 +390,22 @@ def test_a_large_table_is_read_in_pieces_without_loss_or_repetition(
             assert server.run(other, sql, user=ROLE) == server.run(name, sql, user=ROLE)
 
 
+def test_a_database_in_another_encoding_gets_the_same_values(server: PostgresqlServer, tmp_path: Path) -> None:
+    raw = "Änne-Größe"
+    with server.own_database() as name:
+        server.run("postgres", f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0 OWNER {ROLE}")
+        letters = " || ".join(f"chr({ord(letter)})" for letter in raw)
+        server.run(name, f"CREATE TABLE t AS SELECT {letters} AS a, 'label' AS b", user=ROLE)
+        found = sanitizer(server, name)
+        plan = plan_of(found, '[tables.t.columns]\na = "hash"\nb = { keep = "a label" }\n')
+        (column, _) = plan.tables[0].columns
+        dumped, _ = written(found, plan, tmp_path / "first")
+        assert f"\n{Values(plan, KEY).function(column.column, column.method)(raw)}\tlabel\n" in dumped
+        server.run(name, "UPDATE t SET b = a", user=ROLE)
+        with pytest.raises(RefusedError, match=r"t has a value of t\.a"):
+            written(found, plan, tmp_path / "second")
+
+
 def test_values_that_repeat_are_made_once_and_are_the_same(
     server: PostgresqlServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

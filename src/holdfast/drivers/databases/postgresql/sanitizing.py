@@ -59,7 +59,7 @@ class _Piece(msgspec.Struct, frozen=True):
     """A table, or the rows in a range of its pages."""
 
     table: TablePlan
-    pages: str
+    select: str
     size_bytes: int
 
 
@@ -89,7 +89,8 @@ class PostgresqlSanitizer:
             "lock_timeout": str(_LOCK_TIMEOUT_MS),
         }
         settings |= {"extra_float_digits": "3", "datestyle": "iso", "intervalstyle": "postgres", "timezone": "UTC"}
-        settings |= {"client_encoding": "UTF8", "enable_mergejoin": "off", "enable_nestloop": "off"}
+        # The small tables of values that repeat are joined by hash, whatever the server guesses of their size.
+        settings |= {"enable_mergejoin": "off", "enable_nestloop": "off"}
         settings |= {"search_path": "pg_catalog,public"} | ({values.KEY: key} if key else {})
         with self._clients.session(self._database, **settings) as session:
             session.run(_READING)
@@ -158,14 +159,13 @@ class PostgresqlSanitizer:
                     next_step="Run the command again.",
                 )
             tables = self._pieces(session, plan, jobs)
-            repeated = self._repeated(session)
             by_size = sorted(range(len(tables)), key=lambda number: -tables[number].size_bytes)
             writer = PartWriter(plan, key, self._canaries(session, plan), folder, compression, passed)
             sequences = "".join(f"{line}\n" for (line,) in session.rows(_SEQUENCES))
             with ThreadPoolExecutor(max(1, jobs)) as pool:
                 first = pool.submit(self._section, writer, 0, "pre-data", snapshot, _HEADING)
                 futures = {
-                    number: pool.submit(self._table, writer, number + 1, tables[number], key, snapshot, repeated)
+                    number: pool.submit(self._table, writer, number + 1, tables[number], key, snapshot)
                     for number in by_size
                 }
                 after = sequences.encode() + b"\n"
@@ -178,14 +178,14 @@ class PostgresqlSanitizer:
         environment = self._clients.environment(row_security="off")
         return writer.section(number, lambda sink: pour(self._host, argv, sink, environment=environment), before)
 
-    @staticmethod
-    def _pieces(session: Session, plan: DatabasePlan, jobs: int) -> list[_Piece]:
+    def _pieces(self, session: Session, plan: DatabasePlan, jobs: int) -> list[_Piece]:
         """Return the tables, large ones in pieces, so that the sessions end at about the same time.
 
         From 14 on a server reads only the pages of a piece.
         """
         found = []
         version = int(session.value("SELECT current_setting('server_version_num')") or 0)
+        repeated = self._repeated(session)
         can_split = jobs > 1 and version >= _READS_RANGES
         for one in plan.tables:
             if one.empty:
@@ -200,7 +200,8 @@ class PostgresqlSanitizer:
                 address = f"{identifier(one.table.own_name)}.ctid"
                 rows = [f"{address} >= '({first},0)'"] if first else []
                 rows += [f"{address} < '({end},0)'"] if end is not None else []
-                found.append(_Piece(one, " AND ".join(rows), one.table.size_bytes // (len(bounds) + 1)))
+                select = values.selection(plan, one, pages=" AND ".join(rows), repeated=repeated)
+                found.append(_Piece(one, select, one.table.size_bytes // (len(bounds) + 1)))
         return found
 
     @staticmethod
@@ -208,21 +209,12 @@ class PostgresqlSanitizer:
         rows = session.rows(_REPEATED)
         return frozenset((schema or "", table or "", column or "") for schema, table, column in rows)
 
-    def _table(
-        self,
-        writer: PartWriter,
-        number: int,
-        piece: _Piece,
-        key: str,
-        snapshot: str,
-        repeated: frozenset[tuple[str, str, str]],
-    ) -> Path:
+    def _table(self, writer: PartWriter, number: int, piece: _Piece, key: str, snapshot: str) -> Path:
         one = piece.table
         with self._reading(key, snapshot) as session:
             columns = ", ".join(identifier(decision.column.name) for decision in one.columns)
             before = f"COPY {values.place(one.table)} ({columns}) FROM stdin;\n".encode()
-            select = values.selection(writer.plan, one, pages=piece.pages, repeated=repeated)
-            return writer.table(number, one.table.name, before, partial(session.pour, select), b"\\.\n\n")
+            return writer.table(number, one.table.name, before, partial(session.pour, piece.select), b"\\.\n\n")
 
     def _canaries(self, session: Session, plan: DatabasePlan) -> list[Canary]:
         """Return digests of some raw values that must not leave."""
@@ -231,8 +223,8 @@ class PostgresqlSanitizer:
             text = values.matchable(column)
             first = f"SELECT {identifier(column.name)} FROM {values.place(one.table)} LIMIT {scan.LOOKED_AT}"
             rows = session.rows(
-                f"SELECT octet_length({text}), {values.digest(scan.CANARY, text)} FROM ({first}) AS looked_at"
-                f" WHERE octet_length({text}) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
+                f"SELECT length(textsend({text})), {values.digest(scan.CANARY, text)} FROM ({first}) AS looked_at"
+                f" WHERE length(textsend({text})) BETWEEN {scan.LEAST_LENGTH} AND {scan.MOST_LENGTH}"
                 f" AND translate({text}, {literal(scan.SEPARATORS)}, '') = {text}"
                 f" AND {text} ~ '[^a-z]' LIMIT {scan.PER_COLUMN}"
             )
