@@ -47,6 +47,7 @@ class Scanner:
 
     def __init__(self, key: str, domains: Sequence[str], canaries: Sequence[Canary]) -> None:
         allowed = "|".join(re.escape(domain) for domain in domains).encode()
+        # Where nothing stands before the @, it is none of an address: access rules and handles have such words.
         self._mail = re.compile(
             rb"(?<=[A-Za-z0-9_.+%\x80-\xff-])@(?!(?i:(?:[a-z0-9-]+\.)*(?:" + allowed + rb")(?![a-z0-9.-]*[a-z0-9])))"
             rb"[A-Za-z0-9\x80-\xff-]+(?:\.[A-Za-z0-9\x80-\xff-]+)*\.[A-Za-z\x80-\xff]{2,}"
