@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,7 @@ from holdfast.config.schema import Index
 from holdfast.drivers.indices.search.client import JsonObject, SearchClient
 from holdfast.errors import StepError
 from tests.servers import search
-from tests.stores import MariadbStore, SqliteStore
+from tests.stores import Store
 
 ALIAS, FIRST = "guestbook", "guestbook_v1"
 SETTINGS = {"settings": {"number_of_shards": 1, "number_of_replicas": 0}}
@@ -59,7 +57,7 @@ def configuration(url: str, folder: Path, content: str) -> str:
 class SearchStore:
     """A database whose rows are in an index too."""
 
-    def __init__(self, base: SqliteStore | MariadbStore, url: str, folder: Path) -> None:
+    def __init__(self, base: Store, url: str, folder: Path) -> None:
         self._base = base
         self.lines = f"{base.lines}\n\n# The rows are in a search index too.\n{configuration(url, folder, 'snapshot')}"
         self.environment = base.environment
@@ -67,13 +65,16 @@ class SearchStore:
         self._client = SearchClient("tests", Index("elasticsearch", ALIAS, url), None, search.no_secret)
 
     @classmethod
-    def create(cls, base: SqliteStore | MariadbStore) -> SearchStore:
+    def create(cls, base: Store) -> SearchStore:
         server = search.shared()
         server.clear()
         return cls(base, server.url, server.folder)
 
     def execute(self, sql: str) -> object:
         return self._base.execute(sql)
+
+    def entries(self) -> list[tuple[int, str]]:
+        return self._base.entries()
 
     def dump(self, target: Path) -> None:
         self._base.dump(target)
@@ -110,20 +111,9 @@ class SearchStore:
         """Write an index that has just the rows; the snapshots of backups stay."""
         self._remove_indices()
         self._client.tell("PUT", f"/{FIRST}", {**SETTINGS, "aliases": {ALIAS: {}}})
-        for number, text in self._rows():
+        for number, text in self._base.entries():
             self._client.tell("PUT", f"/{ALIAS}/_doc/{number}", {"text": text})
         self._client.tell("POST", f"/{ALIAS}/_refresh")
-
-    def _rows(self) -> list[tuple[int, str]]:
-        if isinstance(self._base, MariadbStore):
-            if not self._base.execute("SHOW TABLES LIKE 'entries'"):
-                return []
-            lines = self._base.execute("SELECT id, text FROM entries").splitlines()
-            return [(int(number), text) for number, _, text in (line.partition("\t") for line in lines)]
-        if not self._base.path.exists():
-            return []
-        with closing(sqlite3.connect(self._base.path)) as connection:
-            return [(number, text) for number, text in connection.execute("SELECT id, text FROM entries")]
 
 
 class _Hit(msgspec.Struct):

@@ -51,7 +51,6 @@ from tests.search_store import SearchStore
 from tests.servers import docker, podman
 from tests.snapshot import Snapshot
 from tests.sources import write_repository
-from tests.stores import MariadbStore, SqliteStore, Store
 
 IN_CONTAINERS = ("compose", "compose-backend", "podman")
 IN_INDEX = "# The rows are in a search index too."
@@ -126,7 +125,7 @@ class Site:
             self.store = stores.existing(configuration.databases["main"], configuration.environment, self.database)
             if configuration.indices and IN_INDEX in self.config.read_text():
                 index = configuration.indices["search"]
-                self.store = SearchStore(self._of_an_index(self.store), index.url, Path(index.rebuild[1]).parent)
+                self.store = SearchStore(self.store, index.url, Path(index.rebuild[1]).parent)
             return
         self.port = gate_port()
         in_containers = engine in IN_CONTAINERS
@@ -134,7 +133,7 @@ class Site:
         self.project = f"guestbook{secrets.token_hex(4)}" if in_containers else ""  # of the containers that it runs in
         self.store = stores.create("postgresql" if in_containers else IN_AN_INDEX.get(engine, engine), self.database)
         if engine in IN_AN_INDEX:
-            self.store = SearchStore.create(self._of_an_index(self.store))
+            self.store = SearchStore.create(self.store)
         folder.mkdir(parents=True, exist_ok=True)
         write_repository(self.repository, self.store.module)
         repository.write_configuration(
@@ -157,11 +156,6 @@ class Site:
         self.config.write_text(self.config.read_text().replace("[backup]\n", "[backup]\nprove = false\n"))
         if in_containers:
             self._put_into_containers(backend=engine == "compose-backend")
-
-    @staticmethod
-    def _of_an_index(store: Store) -> SqliteStore | MariadbStore:
-        assert isinstance(store, SqliteStore | MariadbStore)
-        return store
 
     def _put_into_containers(self, *, backend: bool) -> None:
         """Web and worker, and what is behind the web; the database's server stays outside, and its socket goes in."""

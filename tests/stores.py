@@ -23,6 +23,13 @@ from tests.servers.mysql import MysqlServer
 APPLICATIONS = Path(__file__).parent / "applications" / "guestbook"
 
 
+_ENTRIES = "SELECT id, text FROM entries"
+
+
+def _numbered(lines: str) -> list[tuple[int, str]]:
+    return [(int(number), text) for number, _, text in (line.partition("\t") for line in lines.splitlines())]
+
+
 class Store(Protocol):
     """`lines` and `environment` go into holdfast.toml, `module` into the application."""
 
@@ -35,6 +42,9 @@ class Store(Protocol):
 
     def execute(self, sql: str) -> object:
         """Run a statement, as the application does."""
+
+    def entries(self) -> list[tuple[int, str]]:
+        """Return what the guestbook has, by number; nothing before it is installed."""
 
     def dump(self, target: Path) -> None:
         """A dump by the engine's own tool."""
@@ -70,6 +80,12 @@ class SqliteStore:
     def execute(self, sql: str) -> None:
         with contextlib.closing(sqlite3.connect(self.path)) as connection, connection:
             connection.execute(sql)
+
+    def entries(self) -> list[tuple[int, str]]:
+        if not self.path.exists():
+            return []
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return [(number, text) for number, text in connection.execute(_ENTRIES)]
 
     def dump(self, target: Path) -> None:
         """As `.backup` of SQLite's own shell does, which not every machine has."""
@@ -122,6 +138,10 @@ class PostgresqlStore:
     def execute(self, sql: str) -> str:
         """As the application, which owns what it makes."""
         return postgresql.psql(self._folder, self.name, sql, postgresql.ROLE)
+
+    def entries(self) -> list[tuple[int, str]]:
+        known = self.execute("SELECT to_regclass('entries') IS NOT NULL") == "t"
+        return _numbered(self.execute(f"COPY ({_ENTRIES}) TO STDOUT")) if known else []
 
     @classmethod
     def create(cls) -> PostgresqlStore:
@@ -235,6 +255,9 @@ class MariadbStore:
     def execute(self, sql: str) -> str:
         """As the application."""
         return self._run(self.name, sql, mariadb.USER)
+
+    def entries(self) -> list[tuple[int, str]]:
+        return _numbered(self.execute(_ENTRIES)) if self.execute("SHOW TABLES LIKE 'entries'") else []
 
     def _run(self, database: str, sql: str, user: str = mariadb.ADMINISTRATOR) -> str:
         return mariadb.mariadb(self._socket, database, sql, user, self.server.client)
