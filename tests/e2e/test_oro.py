@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import psycopg
 import pytest
@@ -14,7 +13,7 @@ from tests.e2e.cli import run, run_json, succeed
 from tests.memory import make_folder
 from tests.proof import patience
 from tests.standins.oro.site import Oro
-from tests.standins.visitor import Visitor
+from tests.standins.visitor import Visitor, writing
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +39,14 @@ SETTLES = patience.wait(8)
 RAN = ["consumer", "consumer3", "fpm", "front", "schedule", "web", "websocket"]
 
 
-@contextmanager
-def orders(oro: Oro) -> Iterator[list[int]]:
+def orders(oro: Oro) -> AbstractContextManager[list[int]]:
     """Write orders, each of which sends a message, as long as the block runs; give the ids of the acknowledged ones."""
-    acknowledged: list[int] = []
-    ended = threading.Event()
 
-    def write() -> None:
-        while not ended.wait(0.03):
-            status, content = oro.post("/order", b"of a visitor")
-            if status == 201:
-                acknowledged.append(content["order"])
+    def order() -> int | None:
+        status, content = oro.post("/order", b"of a visitor")
+        return int(content["order"]) if status == 201 else None
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield acknowledged
-    finally:
-        ended.set()
-        thread.join()
+    return writing(order, 0.03)
 
 
 def assert_kept(oro: Oro, acknowledged: list[int]) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.e2e.cli import output, run, run_json, start, succeed
 from tests.memory import make_folder
 from tests.proof import patience
 from tests.standins.phraseanet.site import Phraseanet
+from tests.standins.visitor import writing
 
 pytestmark = pytest.mark.combination
 
@@ -32,26 +32,9 @@ def dam() -> Iterator[Phraseanet]:
         made.end()
 
 
-@contextmanager
-def visitors(dam: Phraseanet) -> Iterator[list[str]]:
+def visitors(dam: Phraseanet) -> AbstractContextManager[list[str]]:
     """Add records as long as the block runs; give those that were acknowledged."""
-    acknowledged: list[str] = []
-    ended = threading.Event()
-
-    def write() -> None:
-        number = 0
-        while not ended.wait(0.02):
-            number += 1
-            if (made := dam.post(f"of a visitor {number}")) is not None:
-                acknowledged.append(made)
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    try:
-        yield acknowledged
-    finally:
-        ended.set()
-        thread.join()
+    return writing(lambda: dam.post("of a visitor"), 0.02)
 
 
 def assert_agrees(dam: Phraseanet) -> None:

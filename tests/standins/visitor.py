@@ -7,6 +7,8 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -77,3 +79,23 @@ class Visitor:
                 (self.errors if status else self.unanswered)[body] += 1
             self._ended.wait(self._interval_seconds)
         self.longest_seconds = max(self.longest_seconds, time.monotonic() - last_good)
+
+
+@contextmanager
+def writing(write: Callable[[], object | None], interval_seconds: float) -> Iterator[list[Any]]:
+    """Write as long as the block runs; give what `write` returned of each that was acknowledged."""
+    acknowledged: list[Any] = []
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(interval_seconds):
+            if (made := write()) is not None:
+                acknowledged.append(made)
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield acknowledged
+    finally:
+        ended.set()
+        thread.join()
