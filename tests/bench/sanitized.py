@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -94,36 +95,31 @@ tables:
 """
 
 
-class Ground:
+class Ground(ABC):
     """Two tables in a server of the bench's own."""
 
-    tool = "pg_dump --compress=6"
-    product = "PostgreSQL"
-    jobs: tuple[int, ...] = (2, 1)
+    tool: str
+    product: str
+    jobs: tuple[int, ...] = (1,)
+    """The default first."""
+    dumper: str
+    sanitizer: Sanitizer
+    server: PostgresqlServer | MariadbServer
 
-    def __init__(self, rows: int, folder: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = PostgresqlServer(folder / "server")
-        self.server.create_if_missing("bench")
-        self.server.run("bench", _POSTGRESQL.format(rows=rows), user=ROLE)
-        place = Server(host=str(self.server.folder), port=self.server.port, user=ROLE)
-        self._sanitizer: Sanitizer = PostgresqlSanitizer(
-            "main", DatabaseSettings(kind="postgresql", name="bench"), place, Host()
-        )
 
-    def size(self) -> str:
-        return self.server.run("bench", "SELECT pg_size_pretty(pg_database_size('bench'))").strip()
+    @abstractmethod
+    def size(self) -> str: ...
 
-    def version(self) -> str:
-        return _version("pg_dump")
-
-    def remove(self) -> None:
-        self.server.remove()
+    @abstractmethod
+    def plain(self) -> float:
+        """Return the seconds of a dump by the engine's own program."""
 
     def plan(self) -> DatabasePlan:
-        schema = self._sanitizer.schema()
+        schema = self.sanitizer.schema()
         found = rules.parse(_RULES, "sanitize.toml", str)
-        made = decide(schema, found, self._sanitizer.contents(schema), self._sanitizer.quote)
+        made = decide(schema, found, self.sanitizer.contents(schema), self.sanitizer.quote)
         assert made.problems == (), made.problems
         return made.plan
 
@@ -131,16 +127,33 @@ class Ground:
         """Make a dump as the step does, with the reading of the schema."""
         os.sync()
         began = time.monotonic()
-        dump = self._sanitizer.write(self.plan(), _KEY, self.folder, "gz", lambda _: None, jobs)
+        dump = self.sanitizer.write(self.plan(), _KEY, self.folder, "gz", lambda _: None, jobs)
         output.join(dump.parts, self.folder / "sanitized.sql.gz")
         os.sync()
         return time.monotonic() - began
 
-    def plain(self) -> float:
-        return timed(self._dump("--compress=6", f"--file={self.folder}/plain.sql.gz"))
 
-    def _dump(self, *options: str) -> list[str]:
-        return [*("pg_dump", "-h", str(self.server.folder), "-p", str(self.server.port), "-U", ROLE), *options, "bench"]
+class PostgresqlGround(Ground):
+    tool = "pg_dump --compress=6"
+    product = "PostgreSQL"
+    jobs = (2, 1)
+    dumper = "pg_dump"
+
+    def __init__(self, rows: int, folder: Path) -> None:
+        super().__init__(folder)
+        self.server = PostgresqlServer(folder / "server")
+        self.server.create_if_missing("bench")
+        self.server.run("bench", _POSTGRESQL.format(rows=rows), user=ROLE)
+        place = Server(host=str(self.server.folder), port=self.server.port, user=ROLE)
+        settings = DatabaseSettings(kind="postgresql", name="bench")
+        self.sanitizer = PostgresqlSanitizer("main", settings, place, Host())
+
+    def size(self) -> str:
+        return self.server.run("bench", "SELECT pg_size_pretty(pg_database_size('bench'))").strip()
+
+    def plain(self) -> float:
+        place = ["-h", str(self.server.folder), "-p", str(PostgresqlServer.port), "-U", ROLE]
+        return timed(["pg_dump", *place, "--compress=6", f"--file={self.folder}/plain.sql.gz", "bench"])
 
     def peer(self, program: str) -> float:
         """Restore the plain dump, replace values there, and dump again, as that tool does."""
@@ -153,7 +166,7 @@ class Ground:
             "--db-host",
             str(self.server.folder),
             "--db-port",
-            str(self.server.port),
+            str(PostgresqlServer.port),
         ]
         argv += ["--db-user", SUPERUSER, "--db-password", "none", "--db-name", "peer", "--strategy", str(strategy)]
         argv += ["--input", f"{self.folder}/plain.sql.gz", "--output", f"{self.folder}/peer.sql.gz"]
@@ -163,42 +176,40 @@ class Ground:
 class MariadbGround(Ground):
     tool = "mariadb-dump with gzip -6"
     product = "MariaDB"
-    jobs = (1,)
-    _class = MariadbServer
-    _dialect = MARIADB
+    server_class = MariadbServer
+    dialect = MARIADB
 
     def __init__(self, rows: int, folder: Path) -> None:
-        self.folder = folder
-        self._server = self._class(folder / "server", **{"innodb-buffer-pool-size": "1G"})
-        self._server.create_if_missing("bench")
-        self._server.run("bench", _MARIADB.format(rows=rows), user=USER)
-        place = Server(host=self._server.socket, user=USER)
-        self._sanitizer = MariadbSanitizer("main", "bench", place, Host(), self._dialect)
+        super().__init__(folder)
+        self.dumper = self.server_class.dumper
+        self.server = self.server_class(folder / "server", **{"innodb-buffer-pool-size": "1G"})
+        self.server.create_if_missing("bench")
+        self.server.run("bench", _MARIADB.format(rows=rows), user=USER)
+        place = Server(host=self.server.socket, user=USER)
+        self.sanitizer = MariadbSanitizer("main", "bench", place, Host(), self.dialect)
 
     def size(self) -> str:
         asked = "SELECT ROUND(SUM(data_length + index_length) / 1e6) FROM information_schema.tables"
-        return self._server.run("bench", f"{asked} WHERE table_schema = 'bench'").strip() + " MB"
-
-    def version(self) -> str:
-        return _version(self._server.dumper)
-
-    def remove(self) -> None:
-        self._server.remove()
+        return self.server.run("bench", f"{asked} WHERE table_schema = 'bench'").strip() + " MB"
 
     def plain(self) -> float:
-        client = [self._server.dumper, "--no-defaults", f"--socket={self._server.socket}", f"--user={ADMINISTRATOR}"]
-        dump = shlex.join([*client, "--single-transaction", "--no-tablespaces", "bench"])
+        place = ["--no-defaults", f"--socket={self.server.place}/socket", f"--user={ADMINISTRATOR}"]
+        dump = shlex.join([self.dumper, *place, "--single-transaction", "--no-tablespaces", "bench"])
         return timed(["bash", "-o", "pipefail", "-c", f"{dump} | gzip -6 > {self.folder}/plain.sql.gz"])
 
 
 class MysqlGround(MariadbGround):
     tool = "mysqldump with gzip -6"
     product = "MySQL"
-    _class = MysqlServer
-    _dialect = MYSQL
+    server_class = MysqlServer
+    dialect = MYSQL
 
 
-_GROUNDS = {"postgresql": Ground, "mariadb": MariadbGround, "mysql": MysqlGround}
+_GROUNDS: dict[str, Callable[[int, Path], Ground]] = {
+    "postgresql": PostgresqlGround,
+    "mariadb": MariadbGround,
+    "mysql": MysqlGround,
+}
 
 
 def _version(program: str) -> str:
@@ -229,6 +240,7 @@ def measured(ground: Ground, rounds: int, say: Callable[[str], None]) -> list[Ro
 
 
 def measured_beside(ground: Ground, program: str) -> list[Row]:
+    assert isinstance(ground, PostgresqlGround)
     ground.plain()
     ours, theirs = ground.sanitized(ground.jobs[0]), ground.peer(program)
     return [Row("beside another tool", f"{ours:.1f} s", f"pynonymizer: {theirs:.1f} s", ours / theirs, 1.0)]
@@ -241,11 +253,11 @@ def section(engine: str, rows: int, measure: Callable[[Ground], list[Row]], vers
         ground = _GROUNDS[engine](rows, Path(folder))
         try:
             title = f"{ground.product}, {rows:,} users and half as many orders, {ground.size()}"
-            if ground.version() not in versions:
-                versions.append(ground.version())
+            if (version := _version(ground.dumper)) not in versions:
+                versions.append(version)
             text = table(title, measure(ground))
         finally:
-            ground.remove()
+            ground.server.remove()
     print(text, flush=True)
     return text
 
