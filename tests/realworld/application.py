@@ -219,7 +219,6 @@ class Application:
     volatile: tuple[str, ...] = ()  # tables that visitors or time change by themselves
     volatile_files: tuple[str, ...] = ()  # names of files of which the same holds
     personal: tuple[str, ...] = ()  # raw values of its database that no sanitized copy may have
-    rules = ""  # what an operator adds to the draft of `sanitize init`
     note = ""  # what the reader of the figures has to know
 
     def prepare(self, site: Site) -> None:

@@ -139,8 +139,7 @@ class Story:
 
     def _argv(self, *arguments: str) -> list[str]:
         words = [*arguments, "--config", str(self.site.config)]
-        asks = "verify" not in arguments and arguments[0] != "sanitize"
-        return [sys.executable, "-m", "holdfast", *words, *(["--yes"] if asks else [])]
+        return [sys.executable, "-m", "holdfast", *words, *([] if "verify" in arguments else ["--yes"])]
 
     def _kill_and_recover(self) -> None:
         """Kill Holdfast when the migration has done its work and still runs."""
@@ -218,8 +217,6 @@ class Story:
     def _sanitize(self, staging: Site) -> None:
         """Copy production to staging with the rules that `sanitize init` drafts, and look at what came there."""
         self._operate("sanitize init", "sanitize", "init", quiet=True)
-        rules = self.site.app / "sanitize.toml"
-        rules.write_text(f"{self.application.rules}\n{rules.read_text()}")
         self._operate("sanitize lock", "sanitize", "lock", quiet=True)
         self._operate("sanitize check", "sanitize", "check", quiet=True)
         self._operate("sanitized clone to staging", "clone", "production", settings.STAGING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -14,9 +13,6 @@ from holdfast.cli.render import Column
 from holdfast.cli.session import Session, common
 from holdfast.cli.text import ago, counted, human_bytes, local_time, paged
 from holdfast.errors import DamagedError, OperationFailedError, UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 @group()
